@@ -43,6 +43,9 @@ cdef class Batch:
     cdef uint32_t key_watermarks_capacity
     cdef public int64_t watermark_ns
 
+    cpdef void clear(self)
+    cdef int _grow_dict(self, Column *c, uint32_t strings) except -1 nogil
+    cdef list _column(self, uint32_t i)
     cdef int reserve(self, uint32_t rows) except -1 nogil
     cdef int reserve_watermarks(self) except -1 nogil
     cdef uint32_t add_row(self) except? 0xffffffff nogil

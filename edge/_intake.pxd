@@ -40,4 +40,5 @@ cdef class Intake:
     cdef uint8_t *arena
     cdef uint32_t used
     cdef uint32_t bytes_max
+    cpdef void clear(self)
     cdef bint put(self, uint32_t topic, const uint8_t *payload, uint32_t size, uint16_t packet_id, uint8_t flags) noexcept nogil
