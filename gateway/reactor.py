@@ -1,0 +1,105 @@
+"""The reactor: one thread, one epoll, timers. All of the gateway's sockets and its clock ticks go through it."""
+
+import heapq
+import os
+import select
+import time
+from collections import deque
+from itertools import count
+
+
+class Timer:
+    """A callback to come; cancel() takes it back."""
+
+    __slots__ = ("_fn",)
+
+    def __init__(self, fn):
+        self._fn = fn
+
+    def cancel(self):
+        self._fn = None
+
+    def fire(self):
+        fn, self._fn = self._fn, None
+        if fn is not None:
+            fn()
+
+
+class Reactor:
+    """Level-triggered epoll. Not thread-safe but for soon(). `now` is time.monotonic() of the current turn, seconds."""
+
+    def __init__(self):
+        self._epoll = select.epoll()
+        self._handlers = {}          # fd -> (on_readable, on_writable)
+        self._timers = []            # heap of (due, number, Timer)
+        self._number = count()
+        self._soon = deque()
+        self._wake_read, self._wake_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        self.now = time.monotonic()
+        self.watch(self._wake_read, self._drain_wake)
+
+    def watch(self, fd, on_readable=None, on_writable=None):
+        """Set both callbacks of a descriptor; None means no interest. Errors and hang-ups go to on_readable, else on_writable."""
+        events = (select.EPOLLIN if on_readable else 0) | (select.EPOLLOUT if on_writable else 0)
+        if fd in self._handlers:
+            self._epoll.modify(fd, events)
+        else:
+            self._epoll.register(fd, events)
+        self._handlers[fd] = (on_readable, on_writable)
+
+    def forget(self, fd):
+        """Stop watching; call before the descriptor is closed. Unknown descriptors are ignored."""
+        if self._handlers.pop(fd, None) is not None:
+            try:
+                self._epoll.unregister(fd)
+            except (OSError, ValueError):
+                pass                 # closed already: the kernel has dropped it
+
+    def later(self, delay_s, fn) -> Timer:
+        """Run fn once, delay_s seconds from now or later."""
+        timer = Timer(fn)
+        heapq.heappush(self._timers, (time.monotonic() + delay_s, next(self._number), timer))
+        return timer
+
+    def soon(self, fn):
+        """Run fn in the loop's thread at its next turn. The one method for other threads."""
+        self._soon.append(fn)
+        try:
+            os.write(self._wake_write, b"\0")
+        except BlockingIOError:
+            pass                     # the pipe is full: the loop is about to wake anyway
+
+    def turn(self, timeout_s):
+        """Wait for events, timers or soon() for timeout_s at most, then run what is due."""
+        if self._timers:
+            timeout_s = max(0.0, min(timeout_s, self._timers[0][0] - time.monotonic()))
+        ready = self._epoll.poll(timeout_s)
+        self.now = time.monotonic()
+        for fd, events in ready:
+            handlers = self._handlers.get(fd)
+            if handlers is None:
+                continue             # forgotten by an earlier callback of this turn
+            on_readable, on_writable = handlers
+            if on_readable and events & (select.EPOLLIN | select.EPOLLHUP | select.EPOLLERR):
+                on_readable()
+            elif on_writable and events & (select.EPOLLHUP | select.EPOLLERR) and not events & select.EPOLLOUT:
+                on_writable()
+            if on_writable and events & select.EPOLLOUT and self._handlers.get(fd) is handlers:
+                on_writable()
+        while self._timers and self._timers[0][0] <= self.now:
+            heapq.heappop(self._timers)[2].fire()
+        for _ in range(len(self._soon)):
+            self._soon.popleft()()
+
+    def close(self):
+        """Release the loop's own descriptors."""
+        self._epoll.close()
+        os.close(self._wake_read)
+        os.close(self._wake_write)
+
+    def _drain_wake(self):
+        try:
+            while os.read(self._wake_read, 4096):
+                pass
+        except BlockingIOError:
+            pass
