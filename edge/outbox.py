@@ -25,6 +25,11 @@ class Outbox:
         self.log.append(BATCH, stream.number, batch.first_sequence, len(batch), payload)
         self.appended[stream.number] = self.appended.get(stream.number, 0) + len(batch)
 
+    def adopt(self, stream, record):
+        """Account for a record that was found without a checkpoint."""
+        self.names[stream.number] = stream.name
+        self.appended[stream.number] = self.appended.get(stream.number, 0) + (record.count if record.kind == BATCH else 0)
+
     def on_evict(self, stream, first, count):
         """The log's quota pushed rows out: the gap itself goes upstream."""
         self.evicted[stream] = self.evicted.get(stream, 0) + count

@@ -11,7 +11,7 @@ import msgpack
 from edge._batch import Batch
 from edge.codec import decode_columns, encode_columns
 from edge.errors import RuleError
-from edge.records import BATCH, CLOCK, DEAD, SCHEMA, SKIP, TICK, letter
+from edge.records import BATCH, CLOCK, DEAD, GAP, SCHEMA, SKIP, TICK, letter
 
 
 class Pipeline:
@@ -27,7 +27,9 @@ class Pipeline:
         self.dead = dead
         self.unrouted = 0
         self.on_trap = on_trap or (lambda stage, error: None)
+        self.received_ns = 0         # of the last event or tick
         self._decoders = decoders
+        self._inputs_by_name = {stream.name: stream for stream in inputs}
         self._streams = [*inputs, *(s for stage in stages for s in (stage.output, stage.late))]
         self._skips = set()          # (rule name, call): trapped when first made
         self._replaying = False
@@ -47,6 +49,7 @@ class Pipeline:
         What breaks its contract goes to the dead letters. Raises DiskError.
         """
         stored = []
+        self.received_ns = received_ns
         self._bury_unrouted(intake, self.router.route(intake), received_ns)
         for position, (stream, decoder) in enumerate(zip(self.inputs, self._decoders)):
             rejected = []
@@ -75,6 +78,7 @@ class Pipeline:
 
     def tick(self, received_ns):
         """Time goes on without events: windows of silent keys close. Journaled, so that a replay sees it too."""
+        self.received_ns = received_ns
         self.journal.append(TICK, 0, received_ns, 0, b"")
         before = self._effects
         self._tick(received_ns)
@@ -164,24 +168,54 @@ class Pipeline:
 
     # --- replay
 
-    def replay(self, records, schemas):
-        """Play journal records again. schemas: stream number -> Schema as it was journaled. Outputs go to the outboxes as before."""
-        by_number = {stream.number: stream for stream in self.inputs}
-        self._skips |= {(msgpack.unpackb(r.payload), r.first) for r in records if r.kind == SKIP}
+    def learn_skips(self, records):
+        """Calls that trapped when they were first made, from the journal's SKIP records."""
+        self._skips = {(msgpack.unpackb(r.payload), r.first) for r in records if r.kind == SKIP}
+
+    def replay(self, record, schemas) -> int:
+        """Play one journal record again; outputs go to the outboxes as before. schemas: stream number -> Schema as it was journaled.
+
+        Returns the events that are missing before it (the journal was damaged).
+        """
+        missing = 0
         self._replaying = True
-        for record in records:
-            if record.kind == BATCH and record.stream in by_number:
-                stream = by_number[record.stream]
+        if record.kind == BATCH and record.stream in schemas:
+            stream = self._inputs_by_name.get(schemas[record.stream].stream)
+            if stream is not None:
                 batch = decode_columns(record.payload, schemas[record.stream])
-                stream.next_sequence = batch.first_sequence + len(batch)
-                stream.arrived += len(batch)
-                self._flow(stream, batch)
-            elif record.kind == TICK:
-                self._tick(record.first)
-            elif record.kind == CLOCK:
-                self._shift(msgpack.unpackb(record.payload)[0])
+                missing = self._replay_batch(stream, batch)
+        elif record.kind == TICK:
+            self._tick(record.first)
+        elif record.kind == CLOCK:
+            self._shift(msgpack.unpackb(record.payload)[0])
         self._replaying = False
+        return missing
+
+    def _replay_batch(self, stream, batch):
+        missing = max(0, batch.first_sequence - stream.next_sequence)
+        stream.damaged += missing
+        stream.arrived += missing + len(batch)
+        stream.next_sequence = batch.first_sequence + len(batch)
+        if batch.schema != stream.schema:            # the contract changed since: carry the rows over by field name
+            batch = Batch.from_rows(stream.schema, conform(batch, stream.schema), first_sequence=batch.first_sequence,
+                                                        received_ns=batch.received_ns)
+        self._flow(stream, batch)
+        return missing
+
+    def jump(self, stream, count):
+        """Leave out sequence numbers of an output stream, and announce it."""
+        for outbox in stream.outboxes:
+            outbox.log.append(GAP, stream.number, stream.next_sequence, count, b"")
+        stream.next_sequence += count
+        stream.since += count
 
     def preamble(self):
         """SCHEMA records of all streams: each segment of journal and outbox begins with them, and so stands alone."""
         return [(SCHEMA, s.number, msgpack.packb(s.schema.to_dict())) for s in self._streams]
+
+
+def conform(batch, schema):
+    """A batch's rows with the fields of another schema: by name where the kind is the same, null otherwise."""
+    kinds = {f.name: f.kind for f in batch.schema.fields}
+    kept = [f.name for f in schema.fields if kinds.get(f.name) == f.kind]
+    return [{name: row[name] for name in kept} for row in batch.rows()]

@@ -22,6 +22,7 @@ class Stream:
         self.since = 0               # first sequence of the ledger's time
         self.arrived = 0             # input streams: events that came for it, good or not
         self.rejected = 0            # input streams: of these, dead letters
+        self.damaged = 0             # input streams: of these, gone from a damaged journal before they were played again
         self.stages = []
         self.outboxes = []
 
@@ -35,11 +36,11 @@ class Stream:
         self.next_sequence += len(batch)
 
     def state(self) -> dict:
-        return {"next": self.next_sequence, "since": self.since, "arrived": self.arrived, "rejected": self.rejected}
+        return {"next": self.next_sequence, "since": self.since, "arrived": self.arrived, "rejected": self.rejected, "damaged": self.damaged}
 
     def load(self, state):
         self.next_sequence, self.since = state["next"], state["since"]
-        self.arrived, self.rejected = state["arrived"], state["rejected"]
+        self.arrived, self.rejected, self.damaged = state["arrived"], state["rejected"], state["damaged"]
 
 
 class Stage:
@@ -56,6 +57,7 @@ class Stage:
         self.output = output
         self.late = late
         self.since = 0               # first input sequence that this stage was given
+        self._damaged_since = 0
         self.calls = 0               # counts every call, skipped ones too: names a call in the journal
         self.selected = self.filtered = self.consumed = self.late_rows = self.ignored = self.dead = self.unprocessed = 0
         self._image = None
@@ -101,6 +103,11 @@ class Stage:
         for batch in self._since_image:
             self.rule.process(batch)
 
+    def start_at(self, sequence):
+        """A rule without history: its ledger begins with this input sequence."""
+        self.since = sequence
+        self._damaged_since = self.input.damaged
+
     def forget_memento(self):
         """The state was replaced from outside."""
         self._image = None
@@ -108,12 +115,12 @@ class Stage:
     def outcome(self) -> dict:
         """What became of the input rows, for the ledger."""
         return {"selected": self.selected, self.rule.drops: self.filtered, "aggregated": self.consumed, "late": self.late_rows,
-                "ignored": self.ignored, "dead_lettered": self.dead, "quarantined": self.unprocessed}
+                "ignored": self.ignored, "dead_lettered": self.dead, "quarantined": self.unprocessed, "damaged": self.input.damaged - self._damaged_since}
 
     def state(self) -> dict:
-        return {"since": self.since, "calls": self.calls, "identity": self.rule.identity, "quarantined": self.rule.quarantined,
+        return {"since": self.since, "damaged_since": self._damaged_since, "calls": self.calls, "identity": self.rule.identity, "quarantined": self.rule.quarantined,
                 "rows": [self.selected, self.filtered, self.consumed, self.late_rows, self.ignored, self.dead, self.unprocessed]}
 
     def load(self, state):
-        self.since, self.calls = state["since"], state["calls"]
+        self.since, self._damaged_since, self.calls = state["since"], state["damaged_since"], state["calls"]
         (self.selected, self.filtered, self.consumed, self.late_rows, self.ignored, self.dead, self.unprocessed) = state["rows"]
