@@ -6,3 +6,5 @@ BIN = $(VENV)/bin
 .PHONY: build
 build:   ## compile the Cython extensions in place, with the active python
 	$(PYTHON) -c "import setuptools; setuptools.setup()" -q build_ext --inplace -j2
+
+include rules/rules.mk
