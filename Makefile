@@ -5,7 +5,6 @@ VENV ?= .venv
 BIN = $(VENV)/bin
 SOURCES = pyproject.toml $(wildcard edge/*.pyx edge/*.pxd gateway/*.pyx gateway/*.pxd firmware-sim/firmware_sim/*.pyx firmware-sim/firmware_sim/*.pxd)
 
-<<<<<<< HEAD
 .PHONY: demo test check bench docs build clean help
 .DEFAULT_GOAL := help
 
@@ -47,11 +46,4 @@ clean:   ## forget what was built
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .hypothesis edge/*.c edge/*.so gateway/*.c gateway/*.so
 	rm -f firmware-sim/firmware_sim/*.c firmware-sim/firmware_sim/*.so
 
--include rules/rules.mk
-=======
-.PHONY: build
-build:   ## compile the Cython extensions in place, with the active python
-	$(PYTHON) -c "import setuptools; setuptools.setup()" -q build_ext --inplace -j2
-
 include rules/rules.mk
->>>>>>> rules
