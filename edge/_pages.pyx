@@ -5,7 +5,7 @@ Four multiply-and-fold lanes of 64 bits (the mixing step of wyhash), keyed. 64 b
 """
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
 from libc.stdint cimport uint8_t, uint64_t
-from libc.string cimport memcpy
+from libc.string cimport memcpy, memset
 
 cdef extern from *:
     """
@@ -21,10 +21,10 @@ PAGE_BYTES = 4096
 
 
 cdef uint64_t fingerprint(const uint8_t *p, size_t n, uint64_t key) noexcept nogil:
-    cdef uint64_t a = key ^ 0xa0761d6478bd642fULL, b = key ^ 0xe7037ed1a0b428dbULL, w[8]
+    cdef uint64_t a = key ^ 0xa0761d6478bd642fULL, b = key ^ 0xe7037ed1a0b428dbULL
     cdef uint64_t c = key ^ 0x8ebc6af09c88c6e3ULL, d = key ^ 0x589965cc75374cc3ULL
-    cdef uint64_t tail[8]
-    cdef size_t left = n
+    cdef uint64_t[8] w
+    cdef size_t left = n, i
     while left >= 64:
         memcpy(w, p, 64)
         a = fold(w[0] ^ 0xa0761d6478bd642fULL, w[1] ^ a)
@@ -34,11 +34,10 @@ cdef uint64_t fingerprint(const uint8_t *p, size_t n, uint64_t key) noexcept nog
         p += 64
         left -= 64
     if left:
-        for i in range(8):
-            tail[i] = 0
-        memcpy(tail, p, left)
+        memset(w, 0, 64)
+        memcpy(w, p, left)
         for i in range(4):
-            a = fold(tail[2 * i] ^ 0xa0761d6478bd642fULL, tail[2 * i + 1] ^ a)
+            a = fold(w[2 * i] ^ 0xa0761d6478bd642fULL, w[2 * i + 1] ^ a)
     return fold(a ^ c ^ n, b ^ d ^ key)
 
 
