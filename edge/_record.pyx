@@ -56,6 +56,12 @@ def decode(bytes record not None) -> Record:
     return record_of(<const Header *>PyBytes_AS_STRING(record), 0, True)
 
 
+def fields(bytes record not None) -> tuple:
+    """(size, position, kind, flags, stream, first, count) of what encode() made."""
+    cdef const Header *h = <const Header *>PyBytes_AS_STRING(record)
+    return len(record), h.position, h.kind, h.flags, h.stream, h.first, h.count
+
+
 def position_of(bytes record not None) -> int:
     """The position in what encode() made."""
     return (<const Header *>PyBytes_AS_STRING(record)).position
