@@ -98,10 +98,10 @@ class Log:
         size = HEADER_BYTES + len(payload)
         held = self._unsynced_bytes + (self._segments[-1].size if self._fd is not None else SEGMENT_HEADER.size)
         if not self._fresh and held + size > self.segment_bytes_max:
-            self._roll()
+            self.roll()
         elif self._unsynced and self._unsynced_bytes + size > UNSYNCED_BYTES_MAX:
             self.sync()
-        if self._disk_bytes + self._unsynced_bytes + size > self.quota_bytes_max:
+        if self._evicted or self._disk_bytes + self._unsynced_bytes + size > self.quota_bytes_max:
             self._evict(size)
         if self._fresh:
             self._begin()
@@ -198,7 +198,8 @@ class Log:
         self._fd = None
         write_index(self.disk, self.directory, self._segments[-1])
 
-    def _roll(self):
+    def roll(self):
+        """Sync, and begin a new segment with the next record. Raises DiskError."""
         self.sync()
         self._seal()
         self._fresh, self._continues = True, False
@@ -319,14 +320,15 @@ class Log:
         """Records before a position are of no more use: remove the segments that hold no others. Raises DiskError."""
         self._floor = max(self._floor, position)
         while (chain := self._oldest()) and self._segments[chain - 1].end <= position:
-            self._remove_oldest(chain)
+            for _ in range(chain):
+                self._remove_oldest()
 
     def truncate(self, position: int):
         """Forget records from a position on; the next one appended gets it. A position beyond `head` is skipped to. Atomic, and durable
         when it returns. Raises DiskError; then nothing has changed."""
         if position == self.head:
             return
-        self._roll()
+        self.roll()
         self._salt = self._new_salt()
         try:
             segment = self._create(position)
@@ -363,16 +365,18 @@ class Log:
         """Remove oldest segments until `size` more bytes fit, as far as allowed; then report what was in them."""
         if self._evicting:
             return
-        lost = []
         self._evicting = True
         try:
             while self.size_bytes + size > self.quota_bytes_max and (n := self._evictable()):
-                ranges = [r for s in self._segments[:n] for r in self._events(s)]
-                self._remove_oldest(n)
-                lost += ranges
+                for _ in range(n):
+                    events = self._events(self._segments[0])
+                    self._remove_oldest()
+                    self._evicted += events
+            while self._evicted:
+                if self._on_evict:
+                    self._on_evict(*self._evicted[0])
+                del self._evicted[0]
         finally:
-            for stream, first, count in lost if self._on_evict else ():
-                self._on_evict(stream, first, count)
             self._evicting = False
 
     def _events(self, segment):
@@ -384,13 +388,13 @@ class Log:
             segment = whole
         return [(stream, first, end - first) for _, stream, first, end in segment.ranges]
 
-    def _remove_oldest(self, n):
+    def _remove_oldest(self):
+        segment = self._segments[0]
         try:
-            for segment in self._segments[:n]:
-                self._unlink(segment)
-                del self._segments[0]
-                self._disk_bytes -= segment.size
-                self.disk.fsync_directory(self.directory)
+            self._unlink(segment)
+            del self._segments[0]
+            self._disk_bytes -= segment.size
+            self.disk.fsync_directory(self.directory)
         except OSError as error:
             raise self._error("remove segments", error) from error
 
