@@ -68,6 +68,7 @@ class Log:
         self._continues = False          # the next file goes on with the segment before
         self._floor = 0
         self._evicting = False
+        self._evicted = []               # (stream, first, count) still to be reported
         self._new = None                 # the active segment while no record of it is durable: not in _segments
         self._reader = (None, None)      # segment, descriptor
         self._cursor = (None, 0, 0)      # segment, position, offset: where the last read ended
