@@ -12,12 +12,12 @@ Invariants
 - "By key" counts on the key column's codes, code 0 where the key is null.
 """
 from libc.stdlib cimport free, malloc
-from libc.string cimport memcmp, memcpy, memset
+from libc.string cimport memcpy, memset
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 
 from edge._batch cimport BOOL, F64, STR, Batch, Column
 from edge._buffer cimport (
-    In, Out, count_ones, malformed, put, put_bitmap, put_byte, put_varint, room, spend, take, take_bitmap, take_byte,
+    In, Out, count_ones, malformed, put, put_bitmap, put_byte, put_varint, spend, take, take_bitmap, take_byte,
     take_varint, width64)
 from edge._floats cimport read_floats, write_floats
 from edge._series cimport Keys, Scratch, allocate, read_series, release, write_series
@@ -26,7 +26,6 @@ cdef enum:
     NULLS = 0x80
     PLAIN = 0
     FRONT_CODED = 1
-    STRING_BYTES = 80            # what a dictionary entry takes beside its text: offset and slots
 
 cdef struct Work:
     Scratch s
@@ -188,15 +187,11 @@ cdef int put_column(Out *out, Work *w, Column *c, uint32_t n, bint is_key) excep
     return write_series(out, <const int64_t *>values, m, &keys, 0, &w.s)
 
 
-cdef int write_columns(Out *out, Batch batch, size_t *ends) except -1 nogil:
+cdef int write_columns(Out *out, Batch batch) except -1 nogil:
     """Appends the columns. Raises MemoryError."""
     cdef Work w
     cdef uint32_t i, column, keys = 1
-    cdef int status = 0
     if batch.n == 0:
-        if ends != NULL:
-            for i in range(batch.width):
-                ends[i] = out.size
         return 0
     for i in range(batch.width):
         keys = max(keys, batch.columns[i].dict_n)
@@ -205,8 +200,6 @@ cdef int write_columns(Out *out, Batch batch, size_t *ends) except -1 nogil:
         for i in range(batch.width):
             column = column_at(batch, i)
             put_column(out, &w, &batch.columns[column], batch.n, <int>column == batch.key)
-            if ends != NULL:
-                ends[i] = out.size
     finally:
         close_work(&w)
     return 0
@@ -381,10 +374,9 @@ cdef int read_columns(In *src, Batch batch, uint32_t rows) except -1 nogil:
     The budget pays for the batch's memory (9 bytes a value, 80 a string and its text) and for the scratch."""
     cdef Work w
     cdef uint32_t place
-    cdef uint64_t row_bytes = 80 + 9 * <uint64_t>batch.width
     if rows == 0:
         return 0
-    spend(src, rows * row_bytes)
+    spend(src, rows * row_bytes(batch))
     batch.reserve(rows)
     try:
         open_work(&w, rows, rows)
