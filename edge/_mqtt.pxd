@@ -79,10 +79,11 @@ cdef class PacketIds:
     cdef bint has(self, uint16_t i) noexcept nogil
     cdef bint add(self, uint16_t i) noexcept nogil
     cdef bint remove(self, uint16_t i) noexcept nogil
+    cdef void clear(self) noexcept nogil
 
 cdef class Flow:
     """What the receiver of one connection's PUBLISH packets keeps."""
-    cdef readonly bint server            # the peer is a client: QoS 2, PUBREL and PINGREQ are dealt with here
+    cdef readonly bint server            # the peer is a client
     cdef public bint open                # server role: CONNECT was accepted; before, every packet is the caller's
     cdef public bint v5
     cdef public uint32_t packet_bytes_max

@@ -302,9 +302,14 @@ cdef class PacketIds:
         self.bits[i >> 3] &= <uint8_t>~(1 << (i & 7))
         self.n -= 1
         if self.n == 0:
-            free(self.bits)
-            self.bits = NULL
+            self.clear()
         return True
+
+    cdef void clear(self) noexcept nogil:
+        """Forget all of them."""
+        free(self.bits)
+        self.bits = NULL
+        self.n = 0
 
     def __len__(self):
         return self.n
@@ -313,8 +318,8 @@ cdef class PacketIds:
 cdef class Flow:
     """The receiving side of one connection.
 
-    server=True: the peer is a client; QoS 0 to 2, PUBREL and PINGREQ are dealt with, the rest is the caller's (STOP_OTHER); so is all while `open` is False.
-    server=False: the peer is a broker; PUBLISH at QoS 0 and 1 is dealt with, the rest is the caller's.
+    PUBLISH and PUBREL are dealt with, and from a client (server=True) PINGREQ; the rest is the caller's (STOP_OTHER).
+    From a client nothing is dealt with before `open` is set, that is, before the caller has accepted its CONNECT.
     """
 
     def __cinit__(self, *, bint server, bint v5=False, uint32_t packet_bytes_max=1 << 18, uint32_t inflight_max=0xffff):
@@ -359,16 +364,12 @@ cdef class Flow:
         if self.server and not self.open:
             return STOP_OTHER
         if kind == PUBLISH:
-            if not self.server and f.first & 0x06 == 0x04:
-                return STOP_OTHER
             return self.deal_publish(p, f, intake, out)
         if kind == 0 or (kind == 0xf0 and not self.v5):
             return self.refuse(out, FAULT_TYPE)
-        if not self.server:
-            return STOP_OTHER
         if kind == 0x60:
             return self.deal_release(p, f, out)
-        if kind == PINGREQ:
+        if kind == PINGREQ and self.server:
             if f.first != PINGREQ:
                 return self.refuse(out, FAULT_FLAGS)
             if f.size != 2:
@@ -388,7 +389,7 @@ cdef class Flow:
             return STOP_FULL
         if qos == 2 and self.received.has(publish.packet_id):
             self.repeated += 1
-            if self.acks.end == 0:               # no event of this connection waits for the disk: the message is durable
+            if intake.n == 0:                    # no event waits for the disk: the message is durable
                 return STOP_MORE if self.answers.add(PUBREC, publish.packet_id) else self.refuse(out, FAULT_MEMORY)
         else:
             if qos and self.v5 and self.server and self.acks_owed + self.received.n >= self.inflight_max:
