@@ -11,7 +11,7 @@ instead, so that one wake takes many messages; this is ten times cheaper, and co
 from paho.mqtt.subscribeoptions import SubscribeOptions
 
 from edge import mqtt
-from edge._mqtt import PacketIds
+from edge._mqtt_session import PacketIds
 from edge.errors import ConfigError
 from gateway._tap import Tap
 from gateway.client import Client
@@ -47,6 +47,7 @@ class BrokerSource(Client):
         self._window_from, self._window_events = 0.0, 0
         self.published = self.malformed = self.skipped = self.refused_topics = 0
         self.on_subscribe = self._on_suback
+        self.start()
 
     def acknowledge(self):
         """All events put into the intake so far are on disk: send their PUBACKs and PUBRECs."""

@@ -13,7 +13,6 @@ def source_of(world, broker, **settings):
                 "intake": world.intake, **settings}
     source = BrokerSource(world.reactor, **settings)
     world.sources.append(source)
-    source.start()
     return source
 
 
