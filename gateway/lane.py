@@ -100,13 +100,12 @@ class Lane:
         """A connection stands, with the server's Maximum Packet Size or None."""
         self._packet_bytes_max = packet_bytes_max
         self._packer.connected(packet_bytes_max)
-        backlog, head = self._ranges[:-1], self._log.head
-        start = max(self._ranges[-1][0], self._log.tail)
-        if head - start > LIVE_RECORDS:
-            backlog.append([start, head])
-            start = head
-        self._live = self._track([[start, None]])
-        self._backlog = self._track(backlog) if backlog else None
+        head = self._log.head
+        waiting = sum((head if stop is None else stop) - start for start, stop in self._ranges)
+        if waiting <= LIVE_RECORDS:
+            self._live, self._backlog = self._track(self._ranges), None
+        else:
+            self._live, self._backlog = self._track([[head, None]]), self._track([*self._ranges[:-1], [self._ranges[-1][0], head]])
 
     def disconnected(self):
         """The connection is gone: all that is not acknowledged waits again."""
