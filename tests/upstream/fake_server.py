@@ -91,6 +91,7 @@ class FakeServer:
     def _accept(self):
         sock, _ = self.listening.accept()
         sock.setblocking(True)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         connection = Connection(self, sock)
         self.connections.append(connection)
         self.reactor.watch(sock.fileno(), connection.readable)
