@@ -12,17 +12,20 @@ the receiver drops those.
 
 from edge.codec import decode_columns
 from edge.errors import DiskError
+from edge.records import BATCH
+from gateway.meanings import Meanings
 from gateway.packer import Packer
-from gateway.track import DATA, Track
+from gateway.track import Track
 
 LIVE_RECORDS = 64
 RANGES_MAX = 32
 HOLD_MIN_S = 1.0
 HOLD_MAX_S = 60.0
+READ_BYTES = 64 << 10
 
 
 class Lane:
-    """Sends `log`'s records by `policy`. streams: record.stream -> Schema, may grow.
+    """Sends `log`'s records by `policy`. streams: record.stream -> Schema of what this process appends; may grow.
 
     dead(stream, first_sequence, count, reason) is told of rows that cannot be sent: too long, or unreadable in the log.
     Raises ConfigError when policy, gateway and name make no topic.
@@ -35,11 +38,13 @@ class Lane:
         self.in_flight = 0           # messages
         self.unfinished = False      # the last next() stopped for time
         self.rows_waiting = 0        # appended and not acknowledged
-        self.rows_acked = self.messages_acked = self.bytes_acked = 0
+        self.rows_acked = {}         # stream -> rows acknowledged, each counted once: for the ledger, kept by state()
+        self.rows_dead = {}          # stream -> rows that could not be sent, likewise
+        self.messages_acked = self.bytes_acked = 0       # of this process, as the rest
         self.rows_sent = self.messages_sent = self.bytes_sent = 0
-        self.rows_dead = self.refusals = 0
+        self.refusals = 0
         self._log = log
-        self._streams = streams
+        self._meanings = Meanings(streams, log.head)
         self._tell_dead = dead
         self._packer = Packer(policy, name, gateway, epoch, self._dead)
         self._ranges = [[log.tail, None]]        # valid while disconnected
@@ -74,7 +79,9 @@ class Lane:
 
     def state(self):
         """For the checkpoint: plain lists and numbers."""
-        return {"ranges": self._pending(), "rows_waiting": self.rows_waiting}
+        ranges, acked, waiting = self._covered(self._pending())
+        return {"ranges": ranges, "rows_acked": acked, "rows_dead": dict(self.rows_dead), "rows_waiting": waiting,
+                "meanings": self._meanings.state(ranges[0][0])}
 
     def load(self, state):
         """Go on from a state(); before start. Positions the log does not hold any more, or not yet, are put right."""
@@ -82,12 +89,15 @@ class Lane:
         ranges = [[max(start, tail), min(stop, head)] for start, stop in state["ranges"][:-1] if max(start, tail) < min(stop, head)]
         ranges.append([max(tail, min(state["ranges"][-1][0], head)), None])
         self._ranges = ranges
+        self._meanings.load(state["meanings"])
+        self.rows_acked, self.rows_dead = dict(state["rows_acked"]), dict(state["rows_dead"])
         self.rows_waiting = state["rows_waiting"]
 
     def status(self, wall_ns):
         """Counters for people and for /metrics; wall_ns is the wall clock, for the age of the oldest row."""
         return {
-            "rows_sent": self.rows_sent, "rows_acked": self.rows_acked, "rows_waiting": self.rows_waiting, "rows_dead": self.rows_dead,
+            "rows_sent": self.rows_sent, "rows_acked": sum(self.rows_acked.values()), "rows_waiting": self.rows_waiting,
+            "rows_dead": sum(self.rows_dead.values()),
             "messages_sent": self.messages_sent, "messages_acked": self.messages_acked, "in_flight": self.in_flight,
             "bytes_sent": self.bytes_sent, "bytes_acked": self.bytes_acked, "refusals": self.refusals,
             "records_waiting": max(0, self._log.head - max(self.acked_before, self._log.tail)),
@@ -110,7 +120,7 @@ class Lane:
     def disconnected(self):
         """The connection is gone: all that is not acknowledged waits again."""
         if self._live is not None:
-            self._ranges = self._pending()
+            self._ranges, self.rows_acked, self.rows_waiting = self._covered(self._pending())
             self._live = self._backlog = None
         self.in_flight = 0
         self.unfinished = False
@@ -148,7 +158,6 @@ class Lane:
         self.in_flight -= 1
         self.messages_acked += 1
         self.bytes_acked += message.size
-        self.rows_acked += message.rows
         self._holds = 0
         self.refusal = ""
         if message.group is not None:
@@ -171,12 +180,23 @@ class Lane:
     # --- inside
 
     def _track(self, ranges):
-        return Track(ranges, self._log, self._streams, self._packer, self.policy, self._dead, self._closed)
+        return Track(ranges, self._log, self._meanings, self._packer, self.policy, self._dead, self._closed)
 
     def _pending(self):
         if self._live is None:
             return [list(r) for r in self._ranges]
-        return _merged((self._backlog.pending() if self._backlog is not None else []) + self._live.pending())
+        return (self._backlog.pending() if self._backlog is not None else []) + self._live.pending()
+
+    def _covered(self, ranges):
+        """At most RANGES_MAX ranges that cover these, and what rows_acked and rows_waiting are once the filled gaps are sent again."""
+        ranges, filled = _merged(ranges)
+        acked, waiting = dict(self.rows_acked), self.rows_waiting
+        for start, stop in filled:
+            for record in _records(self._log, start, stop):
+                if record.kind == BATCH and record.stream in acked:
+                    acked[record.stream] -= record.count
+                    waiting += record.count
+        return ranges, acked, waiting
 
     def _affords(self, now, reserve):
         rate = self.policy.rate_bytes_s
@@ -193,45 +213,60 @@ class Lane:
         self.rows_sent += message.rows
         self.bytes_sent += message.size
 
-    def _closed(self, rows):
+    def _closed(self, stream, rows):
+        self.rows_acked[stream] = self.rows_acked.get(stream, 0) + rows
+        self._let_go(rows)
+
+    def _dead(self, stream, first, count, reason):
+        self.rows_dead[stream] = self.rows_dead.get(stream, 0) + count
+        self._let_go(count)
+        if self._tell_dead is not None:
+            self._tell_dead(stream, first, count, reason)
+
+    def _let_go(self, rows):
         self.rows_waiting = max(0, self.rows_waiting - rows)
         if self._live is not None and self.acked_before >= self._log.head:
             self.rows_waiting = 0    # whatever evictions made of the count, nothing waits now
 
-    def _dead(self, stream, first, count, reason):
-        self.rows_dead += count
-        if self._tell_dead is not None:
-            self._tell_dead(stream, first, count, reason)
-
     def _oldest_s(self, wall_ns):
-        for record in self._log.read(self.acked_before, 1)[:1]:
-            schema = self._streams.get(record.stream)
-            if record.kind != DATA or schema is None:
-                break
-            try:
-                return max(0.0, (wall_ns - decode_columns(record.payload, schema).received_ns) / 1e9)
-            except DiskError:
-                break
+        for record in _records(self._log, self.acked_before, self._log.head):
+            schema = self._meanings.at(record.position, record.stream)
+            if record.kind == BATCH and schema is not None:
+                try:
+                    return max(0.0, (wall_ns - decode_columns(record.payload, schema).received_ns) / 1e9)
+                except DiskError:
+                    pass             # it becomes a dead letter when its turn comes
         return 0.0
 
 
+def _records(log, start, stop):
+    """The log's records of positions start to stop."""
+    while start < stop:
+        records = log.read(start, READ_BYTES)
+        for record in records:
+            if record.position >= stop:
+                return
+            yield record
+        if not records:
+            return
+        start = records[-1].position + 1
+
+
 def _merged(ranges):
-    """Ascending disjoint ranges, at most RANGES_MAX of them: the smallest gaps are filled."""
-    ranges = [list(r) for r in ranges]
-    joined = ranges[:1]
+    """(ascending disjoint ranges, at most RANGES_MAX; the gaps that were filled for it, the smallest)."""
+    joined = [list(ranges[0])]
     for start, stop in ranges[1:]:
         if joined[-1][1] >= start:
             joined[-1][1] = stop
         else:
             joined.append([start, stop])
-    if len(joined) <= RANGES_MAX:
-        return joined
     gaps = sorted(range(1, len(joined)), key=lambda i: joined[i][0] - joined[i - 1][1])
-    keep = set(gaps[1 - RANGES_MAX:])
-    merged = joined[:1]
+    fill = set(gaps[:max(0, len(joined) - RANGES_MAX)])
+    merged, filled = joined[:1], []
     for i in range(1, len(joined)):
-        if i in keep:
-            merged.append(joined[i])
-        else:
+        if i in fill:
+            filled.append((merged[-1][1], joined[i][0]))
             merged[-1][1] = joined[i][1]
-    return merged
+        else:
+            merged.append(joined[i])
+    return merged, filled

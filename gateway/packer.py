@@ -1,6 +1,6 @@
 """Packer: a lane's rows become MQTT messages, none longer than the limit."""
 
-from edge.codec import RowEncoder, encode_batch, json_rows
+from edge.codec import RowEncoder, encode_batch, encode_gap, json_rows
 
 CONTENT_BATCH = "application/vnd.tidegate"
 CONTENT_JSON = "application/json"
@@ -37,7 +37,7 @@ class Packer:
         self._dead = dead
         self._topics = {}            # stream name -> topic
         self._row_bytes = {}         # stream -> bytes a row took in its last message
-        self._encoders = {}          # stream -> RowEncoder
+        self._encoders = {}          # stream -> (Schema, RowEncoder)
         self._announced = set()      # streams whose context went out on this connection
         self._packet_bytes_max = None
         self._pack = {"batch": self._batch, "jsonl": self._jsonl, "json": self._json}[policy.encoding]
@@ -65,11 +65,8 @@ class Packer:
         limit = self._policy.size_bytes_max
         if self._packet_bytes_max is not None:
             limit = min(limit, self._packet_bytes_max - len(topic.encode()) - PACKET_BYTES)
-        if group.payload is not None:
-            payload, group.payload = group.payload, None
-            if len(payload) <= limit:
-                return Message(topic, payload, 0, group)
-            self._dead(group.stream, group.first, group.rows, f"a gap record of {len(payload)} bytes exceeds the limit of {limit}")
+        if group.gap:
+            return self._gap(group, topic)
         if group.batch is None:
             return None
         return self._pack(group, topic, limit)
@@ -97,18 +94,29 @@ class Packer:
 
     def _row(self, group, topic, limit):
         """The row at group.at as a message of its own, its context first; None when it is too long, and skipped."""
-        encoder = self._encoders.get(group.stream)
-        if encoder is None:
-            encoder = self._encoders[group.stream] = RowEncoder(group.schema, gateway=self._gateway, epoch=self._epoch)
-        if group.stream not in self._announced:
+        schema, encoder = self._encoders.get(group.stream, (None, None))
+        if schema is not group.schema:
+            encoder = RowEncoder(self._gateway, self._epoch, group.schema, encode_batch)
+            self._encoders[group.stream] = group.schema, encoder
+            self._announced.discard(group.stream)
+        row = group.cut(1)
+        context = encoder.context(row)
+        if context is None and group.stream not in self._announced:
+            context = encoder.retained
+        if context is not None:
             self._announced.add(group.stream)
-            return Message(topic, encoder.context, 0, None, CONTENT_BATCH, retain=True)
-        payload = encoder.encode(group.batch, group.at)
+            return Message(topic, context, 0, None, CONTENT_BATCH, retain=True)
+        payload = encoder.encode(row)[0]
         group.at += 1
         if len(payload) > limit:
             self._too_long(group, len(payload), limit)
             return None
         return Message(topic, payload, 1, group)
+
+    def _gap(self, group, topic):
+        payload = encode_gap(group.schema, group.first, group.gap, gateway=self._gateway, epoch=self._epoch)
+        group.gap = 0
+        return Message(topic, payload, 0, group)
 
     def _jsonl(self, group, topic, limit):
         while group.at < group.rows:
@@ -143,4 +151,5 @@ class Packer:
 
     def _too_long(self, group, size, limit):
         reason = f"a row of {size} bytes exceeds the message limit of {limit}"
+        group.dead += 1
         self._dead(group.stream, group.batch.first_sequence + group.at - 1, 1, reason)

@@ -19,7 +19,7 @@ class Policy:
     size_bytes_max, rows_max   limits of one message's payload
     age_ms       a row waits that long for company at most; 0 sends at once
     window       messages in flight at most; None: 4 when rows gather, 64 when they leave at once or one by one
-    priority     the greater goes first
+    priority     0 goes first
     rate_bytes_s bytes per second on the wire at most, 0 without a cap
     """
 
@@ -29,7 +29,7 @@ class Policy:
     rows_max: int = 4096
     age_ms: int = 1000
     window: int | None = None
-    priority: int = 0
+    priority: int = 5
     rate_bytes_s: int = 0
 
     def __post_init__(self):
@@ -38,7 +38,7 @@ class Policy:
         if self.window is None:
             object.__setattr__(self, "window", 64 if self.age_ms == 0 or self.encoding == "json" else 4)
         for name, least, most in (("size_bytes_max", 128, 256 << 20), ("rows_max", 1, 1 << 20), ("age_ms", 0, 86_400_000),
-                                  ("window", 1, 1024), ("rate_bytes_s", 0, 1 << 40)):
+                                  ("window", 1, 1024), ("priority", 0, 9), ("rate_bytes_s", 0, 1 << 40)):
             value = getattr(self, name)
             if not isinstance(value, int) or not least <= value <= most:
                 raise ConfigError(f"{name} is {value!r}, it must be a whole number from {least} to {most}")

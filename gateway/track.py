@@ -9,8 +9,8 @@ from time import perf_counter
 
 from edge.codec import decode_columns
 from edge.errors import DiskError
+from edge.records import BATCH, GAP, SCHEMA
 
-DATA, GAP = 1, 2                 # kinds of outbox records; a gap's payload is the message
 READ_BYTES = 64 << 10
 GATHER = 4
 BLUR_NS = 1_000_000_000          # rows without an event time of their own share a received time this exact
@@ -19,26 +19,28 @@ BLUR_NS = 1_000_000_000          # rows without an event time of their own share
 class Group:
     """Rows of one stream that go together. Its records are acknowledged when the last of its messages is."""
 
-    __slots__ = ("track", "stream", "schema", "batch", "payload", "lines", "positions", "since", "first", "rows", "at", "pending")
+    __slots__ = ("track", "stream", "schema", "batch", "gap", "lines", "positions", "since", "first", "rows", "at", "dead",
+                 "pending")
 
     def __init__(self, track, record, schema, batch, now):
         self.track = track
         self.stream = record.stream
         self.schema = schema
         self.batch = batch           # None once all of it is in flight, and for a gap
-        self.payload = record.payload if batch is None else None
+        self.gap = record.count if batch is None else 0      # rows to announce as evicted
         self.lines = None            # rows already in JSON, last first
         self.positions = [record.position]
         self.since = now
         self.first = record.first
-        self.rows = record.count if batch is None else len(batch)
-        self.at = 0                  # rows before this one are in messages
+        self.rows = 0 if batch is None else len(batch)
+        self.at = 0                  # rows before this one are in messages, or dead
+        self.dead = 0
         self.pending = 0             # messages in flight
 
     def fits(self, batch):
         """True when the batch's rows continue this group's."""
         own = self.batch
-        return (batch.first_sequence == own.first_sequence + self.rows and batch.clock == own.clock
+        return (batch.schema is self.schema and batch.first_sequence == own.first_sequence + self.rows and batch.clock == own.clock
                 and (self.schema.time is not None or abs(batch.received_ns - own.received_ns) <= BLUR_NS))
 
     def cut(self, n):
@@ -56,13 +58,13 @@ class Group:
 class Track:
     """Reads the ranges [start, stop) of a log in order; a last stop of None means "as it grows".
 
-    dead(stream, first_sequence, count, reason) hears of records that cannot be read; closed(rows) of acknowledged groups.
+    dead(stream, first_sequence, count, reason) hears of records that cannot be read; closed(stream, rows) of rows acknowledged.
     """
 
-    def __init__(self, ranges, log, streams, packer, policy, dead, closed):
+    def __init__(self, ranges, log, meanings, packer, policy, dead, closed):
         self._ranges = deque(ranges)
         self._log = log
-        self._streams = streams
+        self._meanings = meanings
         self._packer = packer
         self._rows_max = policy.rows_max
         self._age_s = policy.age_ms / 1000
@@ -168,31 +170,35 @@ class Track:
         return False
 
     def _take(self, record, now):
-        schema = self._streams.get(record.stream)
         try:
-            if schema is None:
-                raise DiskError(f"outbox record {record.position}: stream {record.stream} is not configured")
-            batch = decode_columns(record.payload, schema) if record.kind == DATA else None
+            if record.kind == SCHEMA:
+                self._meanings.learn(record)
+            elif record.kind in (BATCH, GAP):
+                self._gather(record, now)
         except DiskError as e:
             self._dead(record.stream, record.first, record.count, str(e))
-            self._closed(record.count)
-            return
+
+    def _gather(self, record, now):
+        schema = self._meanings.at(record.position, record.stream)
+        if schema is None:
+            raise DiskError(f"outbox record {record.position}: nothing says what stream {record.stream} is")
+        batch = decode_columns(record.payload, schema) if record.kind == BATCH else None
+        self.open[record.position] = None
         group = self._groups.get(record.stream)
         if group is not None and (batch is None or not group.fits(batch)):
             self._release(group)
             group = None
-        if group is not None:
+        if batch is None:
+            self._ready.append(Group(self, record, schema, None, now))
+            return
+        if group is None:
+            group = self._groups[record.stream] = Group(self, record, schema, batch, now)
+        else:
             group.batch.extend(batch)
             group.rows += len(batch)
             group.positions.append(record.position)
-            self._gathered += len(batch)
-        elif batch is None:
-            self._ready.append(Group(self, record, schema, None, now))
-        else:
-            group = self._groups[record.stream] = Group(self, record, schema, batch, now)
-            self._gathered += group.rows
-        self.open[record.position] = None
-        if group is not None and group.rows >= self._packer.rows_full(record.stream):
+        self._gathered += len(batch)
+        if group.rows >= self._packer.rows_full(record.stream):
             self._release(group)
         elif self._gathered > GATHER * self._rows_max:
             self._release(next(iter(self._groups.values())))
@@ -219,8 +225,8 @@ class Track:
         self._close(group)
 
     def _close(self, group):
-        if group.batch is None and group.payload is None and group.pending == 0 and group.positions:
+        if group.batch is None and group.gap == 0 and group.pending == 0 and group.positions:
             for position in group.positions:
                 del self.open[position]
             group.positions = None
-            self._closed(group.rows)
+            self._closed(group.stream, group.rows - group.dead)

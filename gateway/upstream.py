@@ -68,7 +68,7 @@ class Upstream:
 
     def __init__(self, reactor, lanes, *, host, port, client_id, version=5, ack_timeout_s=30.0, on_event=None, **client_options):
         self._reactor = reactor
-        self._lanes = sorted(lanes, key=lambda lane: -lane.policy.priority)
+        self._lanes = sorted(lanes, key=lambda lane: lane.policy.priority)
         self._in_flight = {}         # packet id -> Message
         self._bytes_in_flight = 0
         self._ack_timeout_s = ack_timeout_s

@@ -29,14 +29,23 @@ except ImportError:
         return [json.dumps(r).encode() for r in b.rows()]
 
     class RowEncoder:
-        def __init__(self, schema, *, gateway, epoch):
+        def __init__(self, gateway, epoch, schema, encode_batch):
             self.stream = schema.stream
-            self.context = json.dumps(["context", gateway, epoch, schema.stream]).encode()
+            self.retained = None
+            self.text = json.dumps(["context", gateway, epoch, schema.stream]).encode()
 
-        def encode(self, b, row):
-            return json.dumps(["row", self.stream, b.first_sequence + row, b.rows()[row]]).encode()
+        def context(self, b):
+            if self.retained is None:
+                self.retained = self.text
+                return self.text
 
-    for f in (encode_columns, decode_columns, encode_batch, json_rows, RowEncoder):
+        def encode(self, b):
+            return [json.dumps(["row", self.stream, b.first_sequence + i, r]).encode() for i, r in enumerate(b.rows())]
+
+    def encode_gap(schema, first, count, *, gateway, epoch):
+        return json.dumps(["gap", gateway, epoch, schema.stream, first, count]).encode()
+
+    for f in (encode_columns, decode_columns, encode_batch, encode_gap, json_rows, RowEncoder):
         setattr(fake, f.__name__, f)
     sys.modules["edge.codec"] = fake
     import edge

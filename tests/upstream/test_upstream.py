@@ -135,7 +135,7 @@ def test_flapping_server_loses_nothing_and_pahos_queue_stays_empty(reactor):
         budget[0] -= 1
         connection.ack(mid)
     server = FakeServer(reactor, on_publish=flap)
-    s, alerts = Source(age_ms=0, window=4, rows_max=10), Source("alerts", age_ms=0, priority=9)
+    s, alerts = Source(age_ms=0, window=4, rows_max=10), Source("alerts", age_ms=0, priority=0)
     up = connect(reactor, server.port, s, alerts)
     s.put(10, records=50)
     while s.lane.rows_waiting or alerts.lane.rows_waiting:
@@ -196,7 +196,7 @@ def test_alerts_overtake_a_bulk_drain(reactor):
         else:
             reactor.later(0.02, lambda: connection.ack(mid))
     server = FakeServer(reactor, on_publish=slow)
-    bulk, alerts = Source(age_ms=0, window=4, rows_max=200), Source("alerts", age_ms=0, priority=10)
+    bulk, alerts = Source(age_ms=0, window=4, rows_max=200), Source("alerts", age_ms=0, priority=0)
     up = connect(reactor, server.port, bulk, alerts)
     bulk.put(200, records=100)
     run(reactor, lambda: bulk.lane.messages_acked > 4)
@@ -222,7 +222,7 @@ def test_refused_lane_pauses_alone(reactor):
             server.accept(connection, mid, topic, payload, retain)
     allowed, events = [False], []
     server.on_publish = deny
-    bulk, alerts = Source(age_ms=0), Source("alerts", age_ms=0, priority=10)
+    bulk, alerts = Source(age_ms=0), Source("alerts", age_ms=0, priority=0)
     up = connect(reactor, server.port, bulk, alerts, on_event=lambda *e: events.append(e))
     bulk.put(10, records=5)
     run(reactor, lambda: bulk.lane.refusals == 1)

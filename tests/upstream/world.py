@@ -4,6 +4,7 @@ import time
 
 from edge._batch import Batch
 from edge.codec import encode_columns
+from edge.records import BATCH
 from edge.schema import Field, Schema
 from gateway.lane import Lane
 from gateway.policy import Policy
@@ -32,7 +33,7 @@ class Source:
         for _ in range(records):
             first = self.sequences.get(stream, 0)
             batch = Batch.from_rows(STREAMS[stream], rows_of(first, n, text), first_sequence=first, received_ns=time.time_ns())
-            self.log.append(1, stream, first, n, encode_columns(batch))
+            self.log.append(BATCH, stream, first, n, encode_columns(batch))
             self.sequences[stream] = first + n
         if wake:
             self.lane.wake(n * records)
