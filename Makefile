@@ -46,4 +46,4 @@ clean:   ## forget what was built
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .hypothesis edge/*.c edge/*.so gateway/*.c gateway/*.so
 	rm -f firmware-sim/firmware_sim/*.c firmware-sim/firmware_sim/*.so
 
--include rules/rules.mk
+include rules/rules.mk
