@@ -5,12 +5,16 @@ import random
 
 import msgpack
 import pytest
+from edge._batch import Batch
+from edge.codec import encode_columns
 from edge.errors import ConfigError
-from edge.records import BATCH, GAP
+from edge.records import BATCH, GAP, SCHEMA
+from edge.schema import Field, Schema
 from gateway.lane import RANGES_MAX, Lane, _merged
 from gateway.policy import Policy
 
-from world import SCHEMA, STREAMS, FakeUpstream, Source, sequences
+from fake_log import FakeLog
+from world import STREAMS, FakeUpstream, Source, sequences
 
 
 def copy(state):
@@ -390,6 +394,48 @@ def test_nothing_is_lost_whatever_is_acknowledged_and_cut():
             m = flying.pop()
             arrived.update(sequences(sent([m])))
             s.lane.acknowledged(m)
-        assert arrived == {(SCHEMA.stream if k == 7 else "doors", i) for k, n in s.sequences.items() for i in range(n)}
+        assert arrived == {("temps" if k == 7 else "doors", i) for k, n in s.sequences.items() for i in range(n)}
         assert s.lane.acked_before == s.log.head and s.lane.rows_waiting == 0
         assert s.lane.rows_acked == s.sequences      # each row once, however often it was sent
+
+
+def schema_record(log, number, schema):
+    log.append(SCHEMA, number, 0, 0, msgpack.packb(schema.to_dict()))
+
+
+def test_a_number_means_what_the_log_says_at_the_record():
+    old = Schema("pumps", (Field("rpm", "i64"), Field("at", "time")), time="at")
+    log = FakeLog()
+    schema_record(log, 7, old)
+    rows = [{"rpm": i, "at": i} for i in range(4)]
+    log.append(BATCH, 7, 0, 4, encode_columns(Batch.from_rows(old, rows)))
+    s = Source(log=log, age_ms=0, encoding="jsonl")          # this process calls 7 temps
+    world = FakeUpstream(s.lane)
+    s.put(3)
+    messages = world.messages(s.lane)
+    assert [m.topic for m in messages] == ["tidegate/g1/telemetry/pumps", "tidegate/g1/telemetry/temps"]
+    assert [json.loads(line)["rpm"] for line in messages[0].payload.splitlines()] == [0, 1, 2, 3]
+    for m in messages:
+        s.lane.acknowledged(m)
+    assert s.lane.acked_before == log.head
+
+
+def test_meanings_survive_a_restart_in_the_middle_of_a_segment():
+    old = Schema("pumps", (Field("rpm", "i64"), Field("at", "time")), time="at")
+    log = FakeLog()
+    schema_record(log, 7, old)
+    for i in range(3):
+        log.append(BATCH, 7, 4 * i, 4, encode_columns(Batch.from_rows(old, [{"rpm": i, "at": i}] * 4, first_sequence=4 * i)))
+    s = Source(log=log, age_ms=0, encoding="jsonl", rows_max=4, streams={7: old})
+    world = FakeUpstream(s.lane)
+    s.lane.acknowledged(world.messages(s.lane, 1)[0])
+    state = copy(s.lane.state())
+    assert state["ranges"] == [[2, None]]
+    again = Source(log=log, age_ms=0, encoding="jsonl")      # a new configuration: 7 is temps now
+    again.lane.load(state)
+    world = FakeUpstream(again.lane)
+    again.put(1)
+    topics = [m.topic.rpartition("/")[2] for m in world.messages(again.lane)]
+    assert topics == ["pumps", "temps"]
+    state = copy(again.lane.state())
+    assert {(number, data["stream"]) for _, number, data in state["meanings"]} == {(7, "pumps"), (7, "temps"), (8, "doors")}

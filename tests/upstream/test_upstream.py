@@ -2,6 +2,7 @@
 
 import random
 import resource
+import socket
 import time
 
 import pytest
@@ -302,5 +303,30 @@ def test_idle_connection_does_not_spin(reactor):
         turns += 1
     after = resource.getrusage(resource.RUSAGE_SELF)
     assert turns < 30 and after.ru_utime - usage.ru_utime < 0.2
+    up.close()
+    server.close()
+
+
+def test_reader_that_stalls_holds_back_bulk_but_bounds_what_an_alert_waits_behind(reactor):
+    server = FakeServer(reactor)
+    bulk, alerts = Source(age_ms=0, window=200, encoding="jsonl"), Source("alerts", age_ms=0, priority=0)
+    up = connect(reactor, server.port, bulk, alerts)
+    run(reactor, lambda: up.connected)
+    stalled = server.connections[0]
+    stalled.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    reactor.forget(stalled.sock.fileno())
+    bulk.put(500, records=20, text="x" * 100)
+    settle(reactor, 0.2)
+    assert up._link.want_write() and bulk.lane.bytes_sent < 1 << 20
+    was = bulk.lane.messages_sent
+    alerts.put(1)
+    settle(reactor)
+    assert alerts.lane.in_flight and bulk.lane.messages_sent == was
+    cpu = time.process_time()
+    settle(reactor, 0.3)
+    assert time.process_time() - cpu < 0.2
+    reactor.watch(stalled.sock.fileno(), stalled.readable)
+    run(reactor, lambda: bulk.lane.rows_waiting == 0 and alerts.lane.rows_waiting == 0, 20)
+    assert sum(payload.count(b"\n") for topic, payload, _ in server.messages if "telemetry" in topic) == 10_000
     up.close()
     server.close()
