@@ -1,6 +1,7 @@
 """Packer: a lane's rows become MQTT messages, none longer than the limit."""
 
-from edge.codec import RowEncoder, encode_batch, encode_gap, json_rows
+from edge.codec import encode_batch, encode_gap, json_rows
+from edge.rows import RowEncoder
 
 CONTENT_BATCH = "application/vnd.tidegate"
 CONTENT_JSON = "application/json"
@@ -81,7 +82,11 @@ class Packer:
                 continue
             n = min(left, self.rows_full(group.stream))
             while n > 1:
-                payload = encode_batch(group.cut(n), gateway=self._gateway, epoch=self._epoch)
+                try:
+                    payload = encode_batch(group.cut(n), gateway=self._gateway, epoch=self._epoch)
+                except ValueError:               # more memory than a receiver would spend on it
+                    n //= 2
+                    continue
                 if len(payload) <= limit:
                     self._row_bytes[group.stream] = len(payload) / n
                     group.at += n
@@ -94,27 +99,35 @@ class Packer:
 
     def _row(self, group, topic, limit):
         """The row at group.at as a message of its own, its context first; None when it is too long, and skipped."""
-        schema, encoder = self._encoders.get(group.stream, (None, None))
-        if schema is not group.schema:
-            encoder = RowEncoder(self._gateway, self._epoch, group.schema, encode_batch)
-            self._encoders[group.stream] = group.schema, encoder
-            self._announced.discard(group.stream)
         row = group.cut(1)
+        encoder = self._encoder(group)
         context = encoder.context(row)
         if context is None and group.stream not in self._announced:
             context = encoder.retained
         if context is not None:
             self._announced.add(group.stream)
             return Message(topic, context, 0, None, CONTENT_BATCH, retain=True)
-        payload = encoder.encode(row)[0]
         group.at += 1
+        try:
+            payload = encoder.encode(row)[0]
+        except ValueError as e:
+            self._bury(group, str(e))
+            return None
         if len(payload) > limit:
             self._too_long(group, len(payload), limit)
             return None
         return Message(topic, payload, 1, group)
 
+    def _encoder(self, group):
+        schema, encoder = self._encoders.get(group.stream, (None, None))
+        if schema is not group.schema:
+            encoder = RowEncoder(self._gateway, self._epoch, group.schema)
+            self._encoders[group.stream] = group.schema, encoder
+            self._announced.discard(group.stream)
+        return encoder
+
     def _gap(self, group, topic):
-        payload = encode_gap(group.schema, group.first, group.gap, gateway=self._gateway, epoch=self._epoch)
+        payload = encode_gap(self._gateway, group.schema.stream, self._epoch, group.first, group.gap, "evicted")
         group.gap = 0
         return Message(topic, payload, 0, group)
 
@@ -150,6 +163,8 @@ class Packer:
         return None
 
     def _too_long(self, group, size, limit):
-        reason = f"a row of {size} bytes exceeds the message limit of {limit}"
+        self._bury(group, f"a row of {size} bytes exceeds the message limit of {limit}")
+
+    def _bury(self, group, reason):
         group.dead += 1
         self._dead(group.stream, group.batch.first_sequence + group.at - 1, 1, reason)

@@ -313,9 +313,9 @@ def test_reader_that_stalls_holds_back_bulk_but_bounds_what_an_alert_waits_behin
     up = connect(reactor, server.port, bulk, alerts)
     run(reactor, lambda: up.connected)
     stalled = server.connections[0]
-    stalled.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    stalled.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 64 << 10)
     reactor.forget(stalled.sock.fileno())
-    bulk.put(500, records=20, text="x" * 100)
+    bulk.put(500, records=30, text="x" * 100)
     settle(reactor, 0.2)
     assert up._link.want_write() and bulk.lane.bytes_sent < 1 << 20
     was = bulk.lane.messages_sent
@@ -327,6 +327,6 @@ def test_reader_that_stalls_holds_back_bulk_but_bounds_what_an_alert_waits_behin
     assert time.process_time() - cpu < 0.2
     reactor.watch(stalled.sock.fileno(), stalled.readable)
     run(reactor, lambda: bulk.lane.rows_waiting == 0 and alerts.lane.rows_waiting == 0, 20)
-    assert sum(payload.count(b"\n") for topic, payload, _ in server.messages if "telemetry" in topic) == 10_000
+    assert sum(payload.count(b"\n") for topic, payload, _ in server.messages if "telemetry" in topic) == 15_000
     up.close()
     server.close()

@@ -3,7 +3,8 @@
 import time
 
 from edge._batch import Batch
-from edge.codec import encode_columns
+from edge.codec import BATCH as BATCH_MESSAGE
+from edge.codec import CONTEXT, ROW, decode_message, encode_columns
 from edge.records import BATCH
 from edge.schema import Field, Schema
 from gateway.lane import Lane
@@ -84,12 +85,12 @@ class FakeUpstream:
 
 def sequences(messages):
     """(stream, sequence) of each row in (topic, payload, ...) messages, in order, repeats included."""
-    import json
-    out = []
-    for topic, payload, *_ in messages:
-        what, *rest = json.loads(payload)
-        if what == "batch":
-            out += [(rest[2], rest[3] + i) for i in range(len(rest[4]))]
-        elif what == "row":
-            out.append((rest[0], rest[1]))
+    out, contexts = [], {}
+    for _, payload, *_ in messages:
+        message = decode_message(payload, contexts)
+        if message.kind == CONTEXT:
+            contexts[message.context.number] = message.context
+        elif message.kind in (BATCH_MESSAGE, ROW):
+            assert message.gateway == "g1" and message.epoch == 3
+            out += [(message.stream, message.first + i) for i in range(message.count)]
     return out
