@@ -122,7 +122,7 @@ def _run(arguments) -> int:
             print(f"{name:14} {value}")
     open_ = summary["unsent"] + summary["unacknowledged"]
     if open_:
-        print(f"firmware-sim: {open_} events unsent or unacknowledged: {fleet.trouble or 'the broker was slow'}", file=sys.stderr)
+        print(f"firmware-sim: {open_} events unsent or unacknowledged: {fleet.trouble or 'the broker or a slow link needs longer (--drain-s)'}", file=sys.stderr)
     return 1 if open_ else 0
 
 
@@ -136,7 +136,8 @@ def _verify(arguments) -> int:
     if arguments.windows:
         from .windows import parse_columns, verify_windows
         report = verify_windows(truth, rows, field=arguments.windows[0], length_s=_positive(arguments.windows[1]),
-                                columns=parse_columns(arguments.columns), open_windows=arguments.open_windows)
+                                columns=parse_columns(arguments.columns), tolerance=arguments.tolerance,
+                                open_windows=arguments.open_windows)
     else:
         report = verify_events(truth, rows, fields=arguments.fields.split(",") if arguments.fields else None,
                                tolerance=arguments.tolerance, allow_copies=arguments.allow_copies)

@@ -30,7 +30,7 @@ class Window:
         self.total += value
         self.low, self.high = min(self.low, value), max(self.high, value)
 
-    def differences(self, row, columns) -> dict:
+    def differences(self, row, columns, tolerance) -> dict:
         """What of the row is not as it should be. With possible events in the window only its count is checked, as a range."""
         differ = {}
         count = row[columns["count"]]
@@ -38,10 +38,11 @@ class Window:
             differ["count"] = {"truth": self.certain, "received": count}
         if self.possible:
             return differ
-        for name, truth, tolerance in (("mean", self.total / self.certain, MEAN_TOLERANCE), ("min", self.low, 0.0), ("max", self.high, 0.0)):
+        for name, truth, least in (("mean", self.total / self.certain, MEAN_TOLERANCE), ("min", self.low, 0.0), ("max", self.high, 0.0)):
             if name in columns:
                 value = row[columns[name]]
-                if not isinstance(value, (int, float)) or not math.isclose(value, truth, rel_tol=tolerance, abs_tol=tolerance):
+                allowed = max(least, tolerance)
+                if not isinstance(value, (int, float)) or not math.isclose(value, truth, rel_tol=allowed, abs_tol=least):
                     differ[name] = {"truth": truth, "received": value}
         return differ
 
@@ -59,10 +60,11 @@ def parse_columns(text) -> dict:
     return columns
 
 
-def verify_windows(truth, rows, *, field, length_s, columns, open_windows=0) -> dict:
+def verify_windows(truth, rows, *, field, length_s, columns, tolerance=0.0, open_windows=0) -> dict:
     """Check window rows against a TruthIndex.
 
     Windows of length_s seconds begin at multiples of it since 1970. The newest `open_windows` of each device may be absent.
+    Counts must agree; tolerance is relative and for mean (never below 1e-9), min and max.
     """
     length = round(length_s * 10**9)
     windows = _recompute(truth, field, length)
@@ -82,7 +84,7 @@ def verify_windows(truth, rows, *, field, length_s, columns, open_windows=0) -> 
         if window.received > 1:
             found.add("doubled", device, {"device": device, "start": start, "times": window.received})
             continue
-        differ = window.differences(row, columns)
+        differ = window.differences(row, columns, tolerance)
         if differ:
             found.add("wrong", device, {"device": device, "start": start, "fields": differ})
     return found.report(events=len(truth), rows=received, windows=len(windows), expected=_find_missing(windows, found, open_windows))
