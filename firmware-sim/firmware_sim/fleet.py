@@ -198,8 +198,7 @@ class Fleet:
                 due, order, fn = agenda[0]
                 if (now is not None and due > now) or (end is not None and due >= end):
                     break
-                device = getattr(fn, "__self__", None) if flat_out else None
-                if device is not None and _stalls(device.connection):
+                if flat_out and self._must_wait(getattr(fn, "__self__", None)):
                     break
                 self.elapsed = due
                 heapq.heappop(agenda)
@@ -215,14 +214,24 @@ class Fleet:
                 moved_at = self.now
             return ran
 
-        while not self.stopped and agenda and not (end is not None and agenda[0][0] >= end):
-            wait = 0.05 if flat_out else max(0.0, began + agenda[0][0] / SECOND / self.speed - time.monotonic())
+        while not self.stopped:
+            left = agenda[0][0] if end is None else min(agenda[0][0], end)
+            wait = 0.05 if flat_out else max(0.0, began + left / SECOND / self.speed - time.monotonic())
             self._turn(min(wait, 0.05), make)
+            if end is not None and agenda[0][0] >= end and (flat_out or (self.now - began) * self.speed * SECOND >= end):
+                break
             if flat_out and self.now - moved_at > NO_PROGRESS_S:
                 self.trouble = f"{self._place} took nothing for {NO_PROGRESS_S:.0f} s: {self.trouble or 'acknowledgements are missing'}"
                 return
         if end is not None and not self.stopped:
             self.elapsed = end
+
+    def _must_wait(self, device):
+        """At speed max nothing but the network holds the clock back: a full device does, and a planned fault waits for what came before."""
+        if device is not None:
+            connection = device.connection
+            return connection.wanted and len(connection.queue) >= min(STALL_EVENTS, connection.queue_max)
+        return any(d.connection.queue and d.connection.wanted for d in self.devices)
 
     def _drain(self, drain_s):
         for device in self.devices:
@@ -261,10 +270,6 @@ class Fleet:
             for device in self.devices:
                 device.connection.check(self.now)
             self._progress(self)
-
-
-def _stalls(connection):
-    return connection.wanted and len(connection.queue) >= min(STALL_EVENTS, connection.queue_max)
 
 
 def _ns(moment):
