@@ -99,7 +99,6 @@ def _load(pipeline, meta, images):
             continue
         stage.load(state)
         stage.rule.load_image((memory, images[f"globals/{stage.name}"]))
-        stage.rule.quarantined = state["quarantined"]
         stage.forget_memento()
     for outbox in pipeline.outboxes:
         state = meta["outboxes"].get(outbox.name)

@@ -6,7 +6,7 @@ A rule that is refused (its module, its parameters, what it reads) is left out a
 import os
 import time
 
-from edge._decode import Decoder
+from edge._decode import Decoder, Router
 from edge._intake import Intake, Topics
 from edge._watermark import Watermarks
 from edge.checkpoint import CheckpointStore
@@ -17,7 +17,6 @@ from edge.log import Log
 from edge.outbox import Outbox
 from edge.pipeline import Pipeline
 from edge.recovery import capture, journal_position, restore
-from edge.routing import Router
 from edge.stage import Stage, Stream
 from gateway import links
 from gateway.clock import Clock
@@ -98,7 +97,7 @@ class Parts:
         streams = {s.name: s for s in inputs}
         stages = []
         for rule in book.rules:
-            source = streams[rule.input]
+            source = streams[book.feeds[rule.name]]
             spec = self.config.streams[book.origin[rule.name]]
             output, late = self._stream(rule.output_schema, spec), self._stream(rule.late_schema, spec)
             streams |= {output.name: output, late.name: late}

@@ -23,9 +23,10 @@ def status(daemon) -> dict:
     }
     if parts.listener is not None:
         report["listener"] = {"port": parts.listener.port, "connected": parts.listener.connected, "refused": parts.listener.refused,
-                              "malformed": parts.listener.malformed_packets}
+                              "malformed": parts.listener.malformed}
     if parts.broker is not None:
-        report["broker"] = parts.broker.status()
+        report["broker"] = {"connection": parts.broker.status, "error": parts.broker.last_error, "published": parts.broker.published,
+                            "malformed": parts.broker.malformed, "skipped": parts.broker.skipped}
     if parts.upstream is not None:
         report["upstream"] = {name: value for name, value in parts.upstream.status().items() if name != "lanes"}
     return report
@@ -35,7 +36,7 @@ def _stage(stage):
     rule = stage.rule
     return {"state": "quarantined" if rule.quarantined else "active", "module": rule.digest[:12], "in": stage.input.next_sequence - stage.since,
             "out": stage.output.next_sequence - stage.output.since, "late": stage.late_rows, "traps": rule.traps, "calls": stage.calls,
-            "cpu_ns_per_event": round(rule.cpu_ns / max(1, stage.input.next_sequence - stage.since), 1)}
+            "cpu_ns_per_event": round(rule.run_ns / max(1, stage.input.next_sequence - stage.since), 1)}
 
 
 def _log(log):
