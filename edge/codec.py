@@ -9,7 +9,7 @@ Encode in one thread at a time; decoding has no shared state.
 import msgpack
 import zstandard
 
-from edge._json import json_rows
+from edge._json_rows import json_rows
 from edge._payload import Malformed, batch_of, batch_of_columns, columns_of, memory_of, payload_of, text_size
 from edge.context import CONTEXT, FIELDS_MAX, VERSION, Context, read_schema, read_version
 from edge.errors import DiskError, UpstreamError

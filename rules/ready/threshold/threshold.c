@@ -1,0 +1,49 @@
+#include "edge_rule.h"
+
+RULE({
+    "name": "threshold", "version": 1, "abi": 1, "drops": "filtered",
+    "summary": "Passes events whose field compares with a value",
+    "parameters": [
+        {"name": "field", "type": "field", "required": true, "summary": "the number to compare"},
+        {"name": "op", "type": "str", "default": ">", "choices": [">", ">=", "<", "<=", "==", "!="], "summary": "how"},
+        {"name": "value", "type": "f64", "required": true, "summary": "with what"},
+        {"name": "hysteresis", "type": "f64", "default": 0, "min": 0,
+         "summary": "per key: once passing, an event passes until the field is back by this much"},
+        {"name": "max_keys", "type": "i64", "default": 10000, "min": 1, "max": 1000000, "summary": "keys remembered"}
+    ]
+})
+
+typedef struct { bool passing; } memory;
+
+static input field;
+static double value, hysteresis;
+static bool greater, less, equal, inverse;    /* the operator as the sum of its cases, so that the loop has no branch */
+
+static bool compare(double v, double limit) {
+    return ((bool)((v > limit) & greater) | (bool)((v < limit) & less) | (bool)((v == limit) & equal)) ^ inverse;
+}
+static bool passes(event e) { return compare(f64(e, field), value); }
+static bool passes_with_memory(event e, void *state) {
+    memory *m = state;
+    double back = greater ? value - hysteresis : value + hysteresis;
+    return m->passing = compare(f64(e, field), m->passing ? back : value);
+}
+
+static void open(void) {
+    text op = param_text("op");
+    field = input_number(param_text("field"));
+    value = param_f64("value");
+    hysteresis = param_f64("hysteresis");
+    greater = op.size && op.at[0] == '>';
+    less = op.size && op.at[0] == '<';
+    inverse = op.size && op.at[0] == '!';
+    equal = op.size == 2;
+    if (!(hysteresis >= 0)) reject("hysteresis must be 0 or above");
+    if (hysteresis > 0 && !greater && !less) reject_text("hysteresis has no meaning with op ", op, ": use >, >=, < or <=, or leave it out");
+    if (hysteresis > 0) keep_by_key(sizeof(memory));
+}
+static void process(void) {
+    if (hysteresis > 0) filter_by_key(passes_with_memory, 0);
+    else filter(passes);
+}
+RULE_ENTRY(open, process)

@@ -1,0 +1,11 @@
+# Ready-made rules: `make rules` builds them, `make rules-check` builds them elsewhere and compares the bytes with those in git.
+RULE_CC = $(PYTHON) -m ziglang cc
+RULE_FLAGS = -target wasm32-freestanding -std=c11 -O2 -g0 -msimd128 -mbulk-memory -ffp-contract=off -fno-builtin \
+	-nostdlib -Wl,--no-entry -Wl,-z,stack-size=16384 -Wall -Wextra -Werror
+RULES = $(wildcard rules/ready/*/*.c)
+
+.PHONY: rules rules-check
+rules: $(RULES:.c=.wasm)   ## compile the ready-made rules (needs ziglang==0.17.1)
+
+rules/ready/%.wasm: rules/ready/%.c rules/rules.mk $(wildcard rules/c/*.h)
+	$(RULE_CC) $(RULE_FLAGS) -Irules/c $< -o $@
