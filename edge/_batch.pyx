@@ -138,8 +138,8 @@ cdef class Batch:
         cdef Column *c = &self.columns[column]
         if strings > c.dict_capacity:
             self._grow_dict(c, strings)
-        if size > c.dict_bytes_capacity:
-            grow(<void **>&c.dict_bytes, size)
+        if c.dict_bytes == NULL or size > c.dict_bytes_capacity:
+            grow(<void **>&c.dict_bytes, <size_t>size + 1)       # never NULL, not even for empty strings alone
             c.dict_bytes_capacity = size
         return 0
 

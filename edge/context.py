@@ -46,7 +46,7 @@ class Context:
         self.clock = clock
         self.columns = columns
         self.strings = strings
-        self.number = 16 + zlib.crc32(self._content()) % (0x10000 - 16)
+        self.number = number_of(self._content())
 
     def _content(self) -> bytes:
         head = [self.gateway, self.epoch, self.schema.to_dict(), self.base_sequence, self.base_received_ns, self.clock]
@@ -60,6 +60,7 @@ class Context:
     def read(cls, reader: Reader) -> "Context":
         """Reads a message from after its kind. Raises UpstreamError."""
         read_version(reader)
+        start = reader.at
         gateway, epoch, schema = reader.text(), reader.integer(), read_schema(reader)
         sequence, received, clock = reader.integer(), reader.integer(I64_MIN, I64_MAX), reader.integer(0, 2)
         columns = []
@@ -71,7 +72,9 @@ class Context:
             exponent_max = {"f64": len(TENS) - 1, "time": len(UNITS) - 1}.get(field.kind, 0)
             columns.append((reader.integer(I64_MIN, I64_MAX), reader.integer(0, exponent_max)))
         strings = [reader.text(STRING_BYTES_MAX) for _ in range(reader.array(STRINGS_MAX))]
-        return cls(gateway, epoch, schema, sequence, received, clock, columns, strings)
+        context = cls(gateway, epoch, schema, sequence, received, clock, columns, strings)
+        context.number = number_of(reader.data[start : reader.at])     # another encoder's bytes may differ from ours
+        return context
 
     def read_row(self, reader: Reader) -> Batch:
         """The one row of a message, read from after its number. Raises UpstreamError.
@@ -105,6 +108,11 @@ class Context:
         if kind == "time" and given is int:
             return place[0] + value * UNITS[place[1]]
         raise UpstreamError(f"a row of {self.schema.stream} has {value!r} for {field.name}, which is {kind}")
+
+
+def number_of(content) -> int:
+    """The number of the context with this content: its bytes after the version."""
+    return 16 + zlib.crc32(content) % (0x10000 - 16)
 
 
 def read_version(reader: Reader):
