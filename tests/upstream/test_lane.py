@@ -192,7 +192,7 @@ def test_gap_in_sequences_splits_messages():
 
 
 def test_rate_cap_holds_on_a_fake_clock():
-    s = Source(age_ms=0, rate_bytes_s=10_000, size_bytes_max=2000, window=1000)
+    s = Source(age_ms=0, rate_bytes_s=10_000, size_bytes_max=2000, window=1000, encoding="jsonl")
     world = FakeUpstream(s.lane)
     total = 0
     for _ in range(200):                     # 20 seconds
@@ -230,7 +230,7 @@ def test_live_data_goes_first_after_an_outage_and_backlog_leaves_it_room():
 
 
 def test_backlog_takes_half_of_the_rate_burst_at_most():
-    s = Source(age_ms=0, rate_bytes_s=20_000, size_bytes_max=1000, window=1000)
+    s = Source(age_ms=0, rate_bytes_s=20_000, size_bytes_max=1000, window=1000, encoding="jsonl")
     world = FakeUpstream(s.lane)
     s.lane.disconnected()
     s.put(20, records=1000)
@@ -363,7 +363,13 @@ def test_nothing_is_lost_whatever_is_acknowledged_and_cut():
     for _ in range(15):
         s = Source(age_ms=rng.choice([0, 50]), rows_max=rng.choice([7, 40]), window=rng.choice([1, 2, 5]), size_bytes_max=4000)
         world = FakeUpstream(s.lane)
-        arrived, flying = set(), []
+        arrived, flying, contexts = set(), [], {}
+
+        def send():
+            messages = world.messages(s.lane)
+            sequences(sent([m for m in messages if m.retain]), contexts)
+            return messages
+
         for _ in range(300):
             act = rng.random()
             if act < 0.5:
@@ -381,18 +387,18 @@ def test_nothing_is_lost_whatever_is_acknowledged_and_cut():
                 s.lane.connected()
             elif flying:
                 m = flying.pop(rng.randrange(len(flying)))
-                arrived.update(sequences(sent([m])))
+                arrived.update(sequences(sent([m]), contexts))
                 s.lane.acknowledged(m)
             world.now += rng.choice([0, 0.01, 0.1])
-            flying += world.messages(s.lane)
+            flying += send()
             assert s.lane.in_flight == len(flying) <= s.lane.policy.window
         for _ in range(100_000):
             world.now += 1
-            flying += world.messages(s.lane)
+            flying += send()
             if not flying:
                 break
             m = flying.pop()
-            arrived.update(sequences(sent([m])))
+            arrived.update(sequences(sent([m]), contexts))
             s.lane.acknowledged(m)
         assert arrived == {("temps" if k == 7 else "doors", i) for k, n in s.sequences.items() for i in range(n)}
         assert s.lane.acked_before == s.log.head and s.lane.rows_waiting == 0

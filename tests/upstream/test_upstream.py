@@ -243,7 +243,7 @@ def test_servers_receive_maximum_and_packet_size_are_kept(reactor):
     arrived = []
     server = FakeServer(reactor, on_publish=lambda c, mid, *m: arrived.append((c, mid, m)),
                         limits=b"\x21" + (2).to_bytes(2, "big") + b"\x27" + (700).to_bytes(4, "big"))
-    s = Source(age_ms=0, window=50)
+    s = Source(age_ms=0, window=50, encoding="jsonl")
     up = connect(reactor, server.port, s)
     s.put(100)
     run(reactor, lambda: len(arrived) == 2)

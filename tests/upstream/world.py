@@ -83,9 +83,9 @@ class FakeUpstream:
         return out
 
 
-def sequences(messages):
+def sequences(messages, contexts=None):
     """(stream, sequence) of each row in (topic, payload, ...) messages, in order, repeats included."""
-    out, contexts = [], {}
+    out, contexts = [], {} if contexts is None else contexts
     for _, payload, *_ in messages:
         message = decode_message(payload, contexts)
         if message.kind == CONTEXT:
