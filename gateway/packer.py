@@ -1,15 +1,20 @@
-"""Packer: a lane's rows become MQTT messages, none longer than the limit."""
+"""Packer: a lane's rows become MQTT messages, none longer than the limit.
+
+A stream's batches and gaps go to its topic; single rows go to TOPIC/row, in few bytes, told relative to a context that stands
+retained at TOPIC/context. So each stream's contexts have a scope of their own (edge/receiver.py).
+"""
 
 from edge.codec import encode_batch, encode_gap, json_rows
 from edge.rows import RowEncoder
 
 CONTENT_BATCH = "application/vnd.tidegate"
+CONTEXT_LEVEL, ROW_LEVEL = "/context", "/row"
 CONTENT_JSON = "application/json"
 CONTENT_JSONL = "application/jsonl"
 ROW_BYTES_GUESS = 64             # until a stream's first message tells better
 FILL = 0.9                       # aim below the limit: an overshoot costs a second encoding
 JSON_ROWS = 256                  # rows turned into JSON at a time when each is a message
-PACKET_BYTES = 64                # what a PUBLISH may need beside topic and payload
+PACKET_BYTES = 72                # what a PUBLISH may need beside topic and payload
 
 
 class Message:
@@ -106,7 +111,7 @@ class Packer:
             context = encoder.retained
         if context is not None:
             self._announced.add(group.stream)
-            return Message(topic, context, 0, None, CONTENT_BATCH, retain=True)
+            return Message(topic + CONTEXT_LEVEL, context, 0, None, CONTENT_BATCH, retain=True)
         group.at += 1
         try:
             payload = encoder.encode(row)[0]
@@ -116,7 +121,7 @@ class Packer:
         if len(payload) > limit:
             self._too_long(group, len(payload), limit)
             return None
-        return Message(topic, payload, 1, group)
+        return Message(topic + ROW_LEVEL, payload, 1, group)
 
     def _encoder(self, group):
         schema, encoder = self._encoders.get(group.stream, (None, None))
