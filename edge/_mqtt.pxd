@@ -2,6 +2,7 @@
 """MQTT packets in bulk: framing, PUBLISH, acknowledgements. See _mqtt.pyx."""
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from edge._intake cimport Intake
+from edge._mqtt_session cimport PacketIds, Run
 
 cdef enum:                       # first byte of a packet, type in the upper four bits
     CONNECT = 0x10
@@ -62,27 +63,9 @@ cdef int frame(const uint8_t *p, size_t n, Frame *out) noexcept nogil
 # p holds the whole packet. 0, or a fault.
 cdef int read_publish(const uint8_t *p, const Frame *f, bint v5, bint from_client, Publish *out) noexcept nogil
 
-cdef class Run:
-    """Short packets in a row, encoded, waiting to be sent."""
-    cdef uint8_t *data
-    cdef readonly uint32_t start     # bytes sent already
-    cdef readonly uint32_t end
-    cdef uint32_t capacity
-    cdef bint append(self, const uint8_t *p, uint32_t n) noexcept nogil
-    cdef bint add(self, uint8_t first, uint16_t packet_id) noexcept nogil
-    cdef void sent(self, uint32_t n) noexcept nogil
-
-cdef class PacketIds:
-    """The packet ids of QoS 2 messages received and not yet released. A bitmap made at the first use."""
-    cdef uint8_t *bits
-    cdef readonly uint32_t n
-    cdef bint has(self, uint16_t i) noexcept nogil
-    cdef bint add(self, uint16_t i) noexcept nogil
-    cdef bint remove(self, uint16_t i) noexcept nogil
-
 cdef class Flow:
     """What the receiver of one connection's PUBLISH packets keeps."""
-    cdef readonly bint server            # the peer is a client: QoS 2, PUBREL and PINGREQ are dealt with here
+    cdef readonly bint server            # the peer is a client
     cdef public bint open                # server role: CONNECT was accepted; before, every packet is the caller's
     cdef public bint v5
     cdef public uint32_t packet_bytes_max

@@ -13,9 +13,9 @@ Bounds: acks stop at ACKS_BYTES_MAX as if the intake were full; at MQTT 5, infli
 which the peer was told as Receive Maximum: more is a fault.
 """
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
-from libc.stdlib cimport calloc, free, realloc
 from libc.string cimport memcpy
 from edge._intake cimport DUP, Intake, NO_TOPIC, RETAIN
+from edge._mqtt_session cimport PacketIds, Run
 
 # fault: (what, section of MQTT 3.1.1, section of MQTT 5.0, MQTT 5 reason code)
 FAULTS = {
@@ -221,100 +221,11 @@ cdef int read_release(const uint8_t *p, const Frame *f, bint v5, uint16_t *packe
     return 0
 
 
-cdef class Run:
-
-    def __dealloc__(self):
-        free(self.data)
-
-    cdef bint append(self, const uint8_t *p, uint32_t n) noexcept nogil:
-        """False: out of memory, and nothing is appended."""
-        cdef uint64_t capacity = self.capacity
-        cdef uint8_t *data
-        if n > self.capacity - self.end:
-            capacity = capacity if capacity else 64
-            while capacity < <uint64_t>self.end + n:
-                capacity *= 2
-            if capacity > 1 << 30:
-                return False
-            data = <uint8_t *>realloc(self.data, capacity)
-            if data == NULL:
-                return False
-            self.data = data
-            self.capacity = <uint32_t>capacity
-        memcpy(self.data + self.end, p, n)
-        self.end += n
-        return True
-
-    cdef bint add(self, uint8_t first, uint16_t packet_id) noexcept nogil:
-        """PUBACK, PUBREC or PUBCOMP with success: four bytes in both versions."""
-        cdef uint8_t packet[4]
-        packet[0] = first
-        packet[1] = 2
-        packet[2] = packet_id >> 8
-        packet[3] = packet_id & 0xff
-        return self.append(packet, 4)
-
-    cdef void sent(self, uint32_t n) noexcept nogil:
-        """The first n waiting bytes are gone. An empty run gives its memory back."""
-        self.start += n
-        if self.start == self.end:
-            self.start = self.end = 0
-            if self.capacity > 256:
-                free(self.data)
-                self.data = NULL
-                self.capacity = 0
-
-    def __len__(self):
-        return self.end - self.start
-
-    def __bytes__(self):
-        return (<char *>self.data)[self.start:self.end] if self.end > self.start else b""
-
-    def extend(self, bytes packet not None):
-        """Append a packet. MemoryError."""
-        if not self.append(<const uint8_t *><char *>packet, <uint32_t>len(packet)):
-            raise MemoryError("send buffer")
-
-
-cdef class PacketIds:
-
-    def __dealloc__(self):
-        free(self.bits)
-
-    cdef bint has(self, uint16_t i) noexcept nogil:
-        return self.bits != NULL and self.bits[i >> 3] >> (i & 7) & 1
-
-    cdef bint add(self, uint16_t i) noexcept nogil:
-        """False: out of memory."""
-        if self.bits == NULL:
-            self.bits = <uint8_t *>calloc(8192, 1)
-            if self.bits == NULL:
-                return False
-        if not self.has(i):
-            self.bits[i >> 3] |= <uint8_t>(1 << (i & 7))
-            self.n += 1
-        return True
-
-    cdef bint remove(self, uint16_t i) noexcept nogil:
-        """Whether it was there."""
-        if not self.has(i):
-            return False
-        self.bits[i >> 3] &= <uint8_t>~(1 << (i & 7))
-        self.n -= 1
-        if self.n == 0:
-            free(self.bits)
-            self.bits = NULL
-        return True
-
-    def __len__(self):
-        return self.n
-
-
 cdef class Flow:
     """The receiving side of one connection.
 
-    server=True: the peer is a client; QoS 0 to 2, PUBREL and PINGREQ are dealt with, the rest is the caller's (STOP_OTHER); so is all while `open` is False.
-    server=False: the peer is a broker; PUBLISH at QoS 0 and 1 is dealt with, the rest is the caller's.
+    PUBLISH and PUBREL are dealt with, and from a client (server=True) PINGREQ; the rest is the caller's (STOP_OTHER).
+    From a client nothing is dealt with before `open` is set, that is, before the caller has accepted its CONNECT.
     """
 
     def __cinit__(self, *, bint server, bint v5=False, uint32_t packet_bytes_max=1 << 18, uint32_t inflight_max=0xffff):
@@ -359,16 +270,12 @@ cdef class Flow:
         if self.server and not self.open:
             return STOP_OTHER
         if kind == PUBLISH:
-            if not self.server and f.first & 0x06 == 0x04:
-                return STOP_OTHER
             return self.deal_publish(p, f, intake, out)
         if kind == 0 or (kind == 0xf0 and not self.v5):
             return self.refuse(out, FAULT_TYPE)
-        if not self.server:
-            return STOP_OTHER
         if kind == 0x60:
             return self.deal_release(p, f, out)
-        if kind == PINGREQ:
+        if kind == PINGREQ and self.server:
             if f.first != PINGREQ:
                 return self.refuse(out, FAULT_FLAGS)
             if f.size != 2:
@@ -388,7 +295,7 @@ cdef class Flow:
             return STOP_FULL
         if qos == 2 and self.received.has(publish.packet_id):
             self.repeated += 1
-            if self.acks.end == 0:               # no event of this connection waits for the disk: the message is durable
+            if intake.n == 0:                    # no event waits for the disk: the message is durable
                 return STOP_MORE if self.answers.add(PUBREC, publish.packet_id) else self.refuse(out, FAULT_MEMORY)
         else:
             if qos and self.v5 and self.server and self.acks_owed + self.received.n >= self.inflight_max:

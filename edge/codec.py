@@ -9,7 +9,7 @@ Encode in one thread at a time; decoding has no shared state.
 import msgpack
 import zstandard
 
-from edge._json import json_rows
+from edge._json_rows import json_rows
 from edge._payload import Malformed, batch_of, batch_of_columns, columns_of, memory_of, payload_of, text_size
 from edge.context import CONTEXT, FIELDS_MAX, VERSION, Context, read_schema, read_version
 from edge.errors import DiskError, UpstreamError
@@ -114,6 +114,12 @@ def decode_message(payload, contexts=None, *, bytes_max: int = MESSAGE_BYTES_MAX
         raise UpstreamError(f"a message is of unknown kind {kind} with {count} elements")
     message = _KINDS[kind][1](reader, bytes_max - len(data), rows_max)
     reader.end()
+    return _bounded(message)
+
+
+def _bounded(message):
+    if message.batch is not None and message.first + message.count > U64_MAX:
+        raise UpstreamError(f"rows of {message.stream} from {message.gateway} have sequences past 64 bits")
     return message
 
 
@@ -124,7 +130,7 @@ def _row(reader, count, number, contexts):
     if count != len(context.columns) + 2 + (context.schema.time is None):
         raise UpstreamError(f"a row of {context.schema.stream} has {count} elements: it is not of context {number}")
     batch = context.read_row(reader)
-    return Message(ROW, context.gateway, stream=context.schema.stream, epoch=context.epoch, first=batch.first_sequence, count=1, batch=batch)
+    return _bounded(Message(ROW, context.gateway, stream=context.schema.stream, epoch=context.epoch, first=batch.first_sequence, count=1, batch=batch))
 
 
 def _batch(reader, budget, rows_max):

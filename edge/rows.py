@@ -76,7 +76,7 @@ class RowEncoder:
         new = {text.decode(): True for text, repeated in self._writer.fresh.items() if repeated} if self._writer else {}
         for field in self.schema.fields:
             if field.kind == "str":
-                new.update(dict.fromkeys(filter(None.__ne__, batch.column(field.name)), True))
+                new.update((text, True) for text in batch.column(field.name) if text is not None)
         for known in (dict.fromkeys(self._strings, True), {}):
             table = [text for text in known | new if len(text.encode()) <= STRING_BYTES_MAX]
             if len(table) <= STRINGS_MAX and sum(len(t.encode()) for t in table) <= TABLE_BYTES_MAX:

@@ -15,7 +15,8 @@ from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport free, malloc, realloc
 from libc.string cimport memcpy, memmove
 from edge._intake cimport Intake
-from edge._mqtt cimport FAULT_MEMORY, Flow, Frame, Run, STOP_FAULT, STOP_FULL, STOP_MORE, STOP_OTHER, Taken, frame
+from edge._mqtt cimport FAULT_MEMORY, Flow, Frame, STOP_FAULT, STOP_FULL, STOP_MORE, STOP_OTHER, Taken, frame
+from edge._mqtt_session cimport Run
 import os
 import ssl
 

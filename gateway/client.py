@@ -59,6 +59,7 @@ class Client(paho.Client):
         self._generation = 0         # a dial's result of an earlier generation is thrown away
         self._ready = None           # the dialed socket on its way to _create_socket
         self._fd = -1
+        self._watching = None        # what epoll was last told: (reading, writing)
         self._connected_at = 0.0
         self._timer = None
         self._news = []              # what paho's callbacks said during one call into it
@@ -153,8 +154,17 @@ class Client(paho.Client):
     # turns
 
     def _watch(self):
-        if self._fd >= 0 and self.socket() is not None:
-            self._reactor.watch(self._fd, self._readable, self._writable if self._wants_write() else None)
+        want = (self._wants_read(), self._wants_write())
+        if self._fd < 0 or self.socket() is None or want == self._watching:
+            return
+        self._watching = want
+        if any(want):
+            self._reactor.watch(self._fd, self._readable if want[0] else None, self._writable if want[1] else None)
+        else:
+            self._reactor.forget(self._fd)       # epoll reports a hang-up even to no interest, and would spin
+
+    def _wants_read(self):
+        return True
 
     def _wants_write(self):
         return self.want_write()
@@ -239,7 +249,7 @@ class Client(paho.Client):
             self.on_disconnected(reason)
 
     def _close_socket(self):
-        fd, self._fd = self._fd, -1
+        fd, self._fd, self._watching = self._fd, -1, None
         if fd >= 0:
             self._reactor.forget(fd)
         if self.socket() is not None:
