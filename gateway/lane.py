@@ -89,7 +89,7 @@ class Lane:
         ranges = [[max(start, tail), min(stop, head)] for start, stop in state["ranges"][:-1] if max(start, tail) < min(stop, head)]
         ranges.append([max(tail, min(state["ranges"][-1][0], head)), None])
         self._ranges = ranges
-        self._meanings.load(state["meanings"])
+        self._meanings.load(state["meanings"], head)
         self.rows_acked, self.rows_dead = dict(state["rows_acked"]), dict(state["rows_dead"])
         self.rows_waiting = state["rows_waiting"]
 
