@@ -5,12 +5,13 @@ A rule that is refused (its module, its parameters, what it reads) is left out a
 
 import os
 import ssl
+from pathlib import Path
 
-from edge._batch import Batch
+import tidegate_rules
 from edge._intake import Intake, Topics
 from edge._watermark import Watermarks
 from edge.checkpoint import CheckpointStore
-from edge.contract import Contract, Router
+from edge.contract import Contract, FieldSource
 from edge.disk import Disk
 from edge.errors import ConfigError, DiskError, RuleError
 from edge.graph import order
@@ -18,8 +19,7 @@ from edge.identity import Identity
 from edge.log import Log
 from edge.outbox import Outbox
 from edge.pipeline import Pipeline
-from edge.recovery import restore
-from edge.rule import Rule
+from edge.recovery import capture, position_of, restore
 from edge.stage import Stage, Stream
 from gateway.broker import BrokerSource
 from gateway.clock import Clock
@@ -28,5 +28,3 @@ from gateway.listener import Listener
 from gateway.policy import Policy
 from gateway.reactor import Reactor
 from gateway.upstream import Upstream
-
-import tidegate_rules

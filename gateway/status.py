@@ -12,13 +12,13 @@ def status(daemon) -> dict:
         "gateway": daemon.config.gateway.name,
         "epoch": pipeline.epoch,
         "uptime_s": round(time.monotonic() - daemon.started, 1),
-        "blocked": daemon.blocked or parts.outbox_blocked or "",
+        "blocked": daemon.blocked,
         "clock": "trusted" if daemon.clock.quality == 0 else "not synchronised",
         "memory_mb": round(_rss_bytes() / 1e6, 1),
         "streams": {s.name: {"events": s.arrived, "dead_letters": s.rejected, "next_sequence": s.next_sequence} for s in pipeline.inputs},
         "rules": {stage.name: _stage(stage) for stage in pipeline.stages} | {name: {"state": f"refused: {why}"} for name, why in parts.refused.items()},
-        "journal": _log(pipeline.journal),
-        "dead_letters": _log(pipeline.dead),
+        "journal": _log(pipeline.journal.log),
+        "dead_letters": _log(pipeline.dead.log),
         "lanes": {outbox.name: {"outbox": _log(outbox.log), **lane.status(time.time_ns())} for outbox, lane in parts.lanes},
     }
     if parts.listener is not None:
@@ -39,7 +39,7 @@ def _stage(stage):
 
 
 def _log(log):
-    return {"records": log.head - log.tail, "bytes": log.size_bytes, "damaged": log.damaged_records}
+    return {"records": log.head - log.tail, "bytes": log.size_bytes, "damaged": log.recovery.damaged}
 
 
 def ledger(daemon) -> dict:

@@ -3,6 +3,7 @@ from libc.stdint cimport int32_t, uint8_t, uint16_t, uint32_t, uint64_t
 
 cdef enum:
     PACKET_MAX = 320
+    LINKS_MAX = 64
     IN_MAX = 65536
     OUT_MAX = 1 << 18            # bytes a connection may hold back; then it takes no more events
     OUT_CAPACITY = OUT_MAX + PACKET_MAX

@@ -62,13 +62,15 @@ cdef uint64_t bucket_ns(int place) noexcept:
 cdef class Load:
     """Runs over connected, non-blocking sockets on which CONNACK has been read.
 
-    packets: one a device, as (PUBLISH bytes, offsets of packet id, ts, temp, hum, seq, pres, bat). Raises MemoryError.
+    packets: one a device, as (PUBLISH bytes, offsets of packet id, ts, temp, hum, seq, pres, bat). Raises MemoryError, ValueError.
     """
 
     def __cinit__(self, list descriptors, list packets, *, int qos, uint32_t window, uint64_t first_seq, uint64_t seed,
                   uint64_t stamps_max=0, bint measure=False):
         cdef int i
         self.n_links, self.n_devices = len(descriptors), len(packets)
+        if not 1 <= self.n_links <= LINKS_MAX or self.n_devices < 1:
+            raise ValueError(f"{self.n_links} connections and {self.n_devices} devices; 1 to {LINKS_MAX} and at least 1")
         self.links = <Link *>calloc(self.n_links, sizeof(Link))
         self.templates = <Template *>calloc(self.n_devices, sizeof(Template))
         if self.links == NULL or self.templates == NULL:
@@ -296,7 +298,7 @@ cdef class Load:
         self.lost += 1
 
     cdef void wait(self, int timeout_ms) noexcept nogil:
-        cdef pollfd fds[64]
+        cdef pollfd fds[LINKS_MAX]
         cdef int i, ready
         for i in range(self.n_links):
             fds[i].fd = self.links[i].fd

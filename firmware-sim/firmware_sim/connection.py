@@ -235,7 +235,7 @@ class Connection:
                 raise ValueError(f"packet type {kind} before CONNACK")
             reason, receive_max = packets.read_connack(body, self.version)
             if reason:
-                self.fleet.trouble = f"the broker refuses {self.client_id}: {reason}"
+                self.fleet.trouble = self.fleet.rejection = f"the broker refuses {self.client_id}: {reason}"
                 self._lost()
                 return
             self._receive_max = min(self.window, receive_max)

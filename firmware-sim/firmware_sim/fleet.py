@@ -68,7 +68,7 @@ class Fleet:
         self.start_ns = self.wall_ns if scenario.start is None else _ns(scenario.start)
         self.elapsed = 0             # scenario time, ns since the start
         self.made = self.dropped = self.cuts = self.losses = self.lost_acks = self.refused = 0
-        self.trouble = None
+        self.trouble = self.rejection = None     # the latest that went wrong; the latest CONNACK that said no
         self.stopped = False
         self._order = count()
         self._agenda = []            # heap of (scenario ns, order, fn(due) -> next due or None)
@@ -180,18 +180,18 @@ class Fleet:
             opening = left
             if self.stopped:
                 return
-            if self.now - progress_at > NO_PROGRESS_S or (self.trouble and "refuses" in self.trouble):
+            if self.now - progress_at > NO_PROGRESS_S or self.rejection:
                 raise BrokerError(f"{self._place}: {self.trouble or 'no answer to CONNECT'}; {len(opening) + len(waiting)} of "
                                   f"{len(self.devices)} devices are not connected")
 
     def _play(self, seconds, events):
         end = None if seconds is None else int(seconds * SECOND)
         began = moved_at = time.monotonic()
+        moved = None
         agenda, flat_out = self._agenda, self.speed == "max"
 
         def make():
             """Run what is due; returns the number of agenda entries run."""
-            nonlocal moved_at
             now = None if flat_out else int((self.now - began) * self.speed * SECOND)
             ran = 0
             while agenda and ran < STEPS_MAX:
@@ -210,8 +210,6 @@ class Fleet:
                         self.stopped = True
                         break
                 ran += 1
-            if ran:
-                moved_at = self.now
             return ran
 
         while not self.stopped:
@@ -220,6 +218,8 @@ class Fleet:
             self._turn(min(wait, 0.05), make)
             if end is not None and agenda[0][0] >= end and (flat_out or (self.now - began) * self.speed * SECOND >= end):
                 break
+            if moved != (self.made, self.truth.sent, self.truth.acked_count):
+                moved, moved_at = (self.made, self.truth.sent, self.truth.acked_count), self.now
             if flat_out and self.now - moved_at > NO_PROGRESS_S:
                 self.trouble = f"{self._place} took nothing for {NO_PROGRESS_S:.0f} s: {self.trouble or 'acknowledgements are missing'}"
                 return

@@ -46,8 +46,10 @@ class TruthIndex:
 
     def find(self, device, seq) -> int:
         """The event's number, or -1."""
+        if not isinstance(device, str) or not isinstance(seq, int):
+            return -1
         found = self._devices.get(device)
-        if found is None or not isinstance(seq, int):
+        if found is None:
             return -1
         at = seq - found[0]
         if not 0 <= at < len(found[1]) or found[1][at] == _ABSENT:

@@ -105,9 +105,9 @@ def _connect(options, name, password, port=None):
         client_id = f"{name}-{time.monotonic_ns():x}"
         sock.sendall(packets.connect(client_id, version=4, keepalive_s=0, clean=True, username=options.username, password=password))
         body = _answer(sock, packets.CONNACK)
-    except OSError as error:
-        raise BrokerError(f"{place}: {error.strerror or error}") from None
-    reason, _ = packets.read_connack(body, 4)
+        reason, _ = packets.read_connack(body, 4)
+    except (OSError, ValueError) as error:
+        raise BrokerError(f"{place}: {getattr(error, 'strerror', None) or error}") from None
     if reason:
         raise BrokerError(f"{place}: {reason}")
     sock.setblocking(False)
@@ -158,8 +158,12 @@ class Sink:
         self._socket.setblocking(True)
         self._socket.settimeout(ANSWER_S)
         body = b"\x00\x01" + packets.text(options.sink_topic) + b"\x00"
-        self._socket.sendall(b"\x82" + packets.varint(len(body)) + body)
-        if _answer(self._socket, 9)[2] >= packets.REFUSED:
+        try:
+            self._socket.sendall(b"\x82" + packets.varint(len(body)) + body)
+            granted = _answer(self._socket, packets.SUBACK)[2:3]
+        except (OSError, ValueError) as error:
+            raise BrokerError(f"{options.host}:{options.sink_port}: {error}") from None
+        if not granted or granted[0] >= packets.REFUSED:
             raise BrokerError(f"{options.host}:{options.sink_port}: subscription to {options.sink_topic} refused")
         self._socket.settimeout(0.1)
         self._stopping = False

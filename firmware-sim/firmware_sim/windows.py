@@ -76,7 +76,7 @@ def verify_windows(truth, rows, *, field, length_s, columns, tolerance=0.0, open
             raise TruthError(f"row {received} has no column '{missing[0]}'; it has {', '.join(row)}; name them with --columns")
         device = row[columns["device"]]
         start = _time_ns(row[columns["start"]]) if "start" in columns else _time_ns(row[columns["end"]]) - length
-        window = windows.get((device, start))
+        window = windows.get((device, start)) if isinstance(device, str) else None
         if window is None:
             found.add("unexpected", str(device), {"device": device, "start": start, "row": row})
             continue

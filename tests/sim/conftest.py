@@ -16,10 +16,11 @@ class FakeBroker:
     """Accepts every CONNECT and records every PUBLISH, in its own thread.
 
     ack: answer PUBLISH and PUBREL. cut_after: cut each client's first connection after so many PUBLISHes, unanswered.
+    refuse: the CONNACK's return code.
     """
 
-    def __init__(self, *, ack=True, cut_after=None):
-        self.ack, self.cut_after = ack, cut_after
+    def __init__(self, *, ack=True, cut_after=None, refuse=0):
+        self.ack, self.cut_after, self.refuse = ack, cut_after, refuse
         self.published, self.connects, self.pings = [], [], 0
         self.listener = socket.create_server(("127.0.0.1", 0), backlog=512)
         self.port = self.listener.getsockname()[1]
@@ -80,7 +81,7 @@ class FakeBroker:
             size = int.from_bytes(body[at:at + 2], "big")
             state[1] = body[at + 2:at + 2 + size].decode()
             self.connects.append(state[1])
-            _answer(sock, b"\x20\x03\0\0\0" if state[2] == 5 else b"\x20\x02\0\0")
+            _answer(sock, b"\x20\x03\0\0\0" if state[2] == 5 else b"\x20\x02\0" + bytes((self.refuse,)))
         elif kind == 3:
             return self._publish(sock, state, flags, body)
         elif kind == 6 and self.ack:

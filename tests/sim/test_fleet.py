@@ -1,5 +1,6 @@
 """The fleet sends what the scenario says, each fault does what it says, and the truth knows."""
 
+import datetime
 import json
 import time
 
@@ -55,6 +56,22 @@ def test_time_runs_at_the_rate_from_the_start(broker, play):
     times = [json.loads(p.payload)["ts"] for p in one.published]
     assert len(times) == 40 and all(abs(b - a - 250) <= 1 for a, b in zip(times, times[1:]))
     assert 1767225600000 <= times[0] < 1767225600250
+
+
+def test_raw_and_iso_say_what_the_truth_says(broker, play):
+    one = broker()
+    _, truth = play(one, count=1, group='format = "raw"\ntime_unit = "iso"')
+    for publish in one.published:
+        device, seq, at, temp, mode = publish.payload.decode().split(",")
+        line = truth.line(truth.find(device, int(seq)))
+        assert line.values == {"temp": float(temp), "mode": mode}
+        assert int(datetime.datetime.fromisoformat(at).timestamp() * 1000 + 0.5) * 10**6 == line.time
+
+
+def test_refused_devices_are_an_error(broker, scenario, monkeypatch):
+    from firmware_sim import fleet
+    with pytest.raises(fleet.BrokerError, match="refuses g-000.: not authorized"):
+        fleet.Fleet(scenario(), "127.0.0.1", broker(refuse=5).port).run(seconds=1)
 
 
 def test_duplicates_are_new_packets_of_the_same_payload(broker, play):
