@@ -79,6 +79,10 @@ def restore(pipeline, loaded) -> tuple[Recovered, dict]:
     return recovered, lanes
 
 
+def journal_position(meta) -> int:
+    """The journal position that a checkpoint's meta covers: what stands before it is needed by no restart."""
+    return msgpack.unpackb(meta, strict_map_key=False)["position"]
+
 def _load(pipeline, meta, images):
     fresh = []
     for stream in pipeline.streams:

@@ -9,7 +9,7 @@ import signal
 import time
 
 from edge.errors import DiskError
-from gateway import assembly
+from gateway.assembly import Parts
 from gateway.control import Control
 from gateway.logs import Log
 from gateway.notify import Notifier
@@ -26,11 +26,12 @@ class Daemon:
     def __init__(self, config):
         self.config = config
         self.log = Log(config.gateway.log_format)
-        self.parts = assembly.build(config, self.log)
+        self.parts = Parts(config, self.log)
         self.pipeline = self.parts.pipeline
         self.reactor = self.parts.reactor
         self.intake = self.parts.intake
         self.clock = self.parts.clock
+        self.control = None
         self.started = time.monotonic()
         self.blocked = ""                # why nothing is taken in
         self._stored = []                # journaled, not yet synced
@@ -44,8 +45,8 @@ class Daemon:
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._stop)
         signal.set_wakeup_fd(self.reactor.wake_fd, warn_on_full_buffer=False)
-        self.start()
         try:
+            self.start()
             while not self._stopping:
                 self.turn(IDLE_S)
         finally:
@@ -58,8 +59,6 @@ class Daemon:
         self.control = Control(self.reactor, self.config.gateway.data, {
             "status": lambda request: status(self), "ledger": lambda request: ledger(self), "metrics": lambda request: metrics_text(self)})
         parts.open_sources()
-        if parts.upstream is not None:
-            parts.upstream.start()
         self._checkpointed = self.pipeline.changes
         self._every(TICK_S, self._tick)
         self._every(self.config.gateway.checkpoint.seconds or TICK_S, self._want_checkpoint)
@@ -175,6 +174,7 @@ class Daemon:
         self.parts.close_sources()
         self._want_checkpoint()
         self._checkpoint()
-        self.control.close()
+        if self.control is not None:
+            self.control.close()
         self.parts.close()
         self.log("gateway", f"{self.config.gateway.name} stopped")
