@@ -22,6 +22,7 @@ RANGES_MAX = 32
 HOLD_MIN_S = 1.0
 HOLD_MAX_S = 60.0
 READ_BYTES = 64 << 10
+WINDOW_MESSAGES = 8
 
 
 class Lane:
@@ -36,6 +37,7 @@ class Lane:
         self.policy = policy
         self.upstream = None         # set by the Upstream that carries it
         self.in_flight = 0           # messages
+        self._bytes_in_flight = 0
         self.unfinished = False      # the last next() stopped for time
         self.rows_waiting = 0        # appended and not acknowledged
         self.rows_acked = {}         # stream -> rows acknowledged, each counted once: for the ledger, kept by state()
@@ -46,7 +48,7 @@ class Lane:
         self._log = log
         self._meanings = Meanings(streams, log.head)
         self._tell_dead = dead
-        self._packer = Packer(policy, name, gateway, epoch, self._dead)
+        self._packer = Packer(policy, name, gateway, epoch)
         self._ranges = [[log.tail, None]]        # valid while disconnected
         self._live = self._backlog = None        # valid while connected
         self._tokens = self._burst = max(policy.rate_bytes_s, policy.size_bytes_max if policy.rate_bytes_s else 0)
@@ -89,7 +91,7 @@ class Lane:
         ranges = [[max(start, tail), min(stop, head)] for start, stop in state["ranges"][:-1] if max(start, tail) < min(stop, head)]
         ranges.append([max(tail, min(state["ranges"][-1][0], head)), None])
         self._ranges = ranges
-        self._meanings.load(state["meanings"])
+        self._meanings.load(state["meanings"], head)
         self.rows_acked, self.rows_dead = dict(state["rows_acked"]), dict(state["rows_dead"])
         self.rows_waiting = state["rows_waiting"]
 
@@ -122,7 +124,7 @@ class Lane:
         if self._live is not None:
             self._ranges, self.rows_acked, self.rows_waiting = self._covered(self._pending())
             self._live = self._backlog = None
-        self.in_flight = 0
+        self.in_flight = self._bytes_in_flight = 0
         self.unfinished = False
 
     def refused(self, reason, now):
@@ -137,8 +139,8 @@ class Lane:
     def next(self, now, until):
         """The next message that is due, or None; encodes until perf_counter() == until. The Upstream must send it."""
         self.unfinished = False
-        room = self.policy.window - self.in_flight
-        if self._live is None or room <= 0 or now < self._hold_until or not self._affords(now, 0):
+        room = self._room()
+        if self._live is None or room == 0 or now < self._hold_until or not self._affords(now, 0):
             return None
         message = self._live.next(now, until)
         self.unfinished = self._live.unfinished
@@ -158,14 +160,15 @@ class Lane:
         self.in_flight -= 1
         self.messages_acked += 1
         self.bytes_acked += message.size
-        self._holds = 0
-        self.refusal = ""
+        self._bytes_in_flight -= message.size
         if message.group is not None:
+            self._holds = 0
+            self.refusal = ""
             message.group.track.acknowledged(message.group)
 
     def due_at(self, now):
         """When next() may have something that it has not now; reactor seconds, None: only after wake() or a PUBACK."""
-        if self._live is None or self.in_flight >= self.policy.window:
+        if self._live is None or self._room() == 0:
             return None
         if now < self._hold_until:
             return self._hold_until
@@ -198,6 +201,12 @@ class Lane:
                     waiting += record.count
         return ranges, acked, waiting
 
+    def _room(self):
+        """Messages that may be sent. WINDOW_MESSAGES of the longest kind bound a wide window of long messages."""
+        if self._bytes_in_flight >= WINDOW_MESSAGES * self.policy.size_bytes_max:
+            return 0
+        return max(0, self.policy.window - self.in_flight)
+
     def _affords(self, now, reserve):
         rate = self.policy.rate_bytes_s
         if not rate:
@@ -209,6 +218,7 @@ class Lane:
     def _count_sent(self, message):
         self._tokens -= message.size
         self.in_flight += 1
+        self._bytes_in_flight += message.size
         self.messages_sent += 1
         self.rows_sent += message.rows
         self.bytes_sent += message.size
@@ -229,7 +239,7 @@ class Lane:
             self.rows_waiting = 0    # whatever evictions made of the count, nothing waits now
 
     def _oldest_s(self, wall_ns):
-        for record in _records(self._log, self.acked_before, self._log.head):
+        for record in self._log.read(self.acked_before, READ_BYTES):
             schema = self._meanings.at(record.position, record.stream)
             if record.kind == BATCH and schema is not None:
                 try:

@@ -50,8 +50,9 @@ class Meanings:
                 out += [[position, number, schema.to_dict()] for position, schema in older[i:]]
         return out + [[self._base, number, schema.to_dict()] for number, schema in self._streams.items()]
 
-    def load(self, state):
-        """Take over what an earlier process knew."""
+    def load(self, state, head):
+        """Take over what an earlier process knew. head: of the log as it stands now, which may have been cut back since."""
+        self._base = min(self._base, head)
         for position, number, data in state:
             if position < self._base:
                 self._older.setdefault(number, []).append((position, Schema.from_dict(data)))

@@ -1,15 +1,23 @@
-"""Packer: a lane's rows become MQTT messages, none longer than the limit."""
+"""Packer: a lane's rows become MQTT messages, none longer than the limit.
+
+A stream's batches and gaps go to its topic; single rows go to TOPIC/row, in few bytes, told relative to a context that stands
+retained at TOPIC/context. So each stream's contexts have a scope of their own (edge/receiver.py).
+"""
+
+import json
 
 from edge.codec import encode_batch, encode_gap, json_rows
+from edge.context import FIELDS_MAX
 from edge.rows import RowEncoder
 
 CONTENT_BATCH = "application/vnd.tidegate"
+CONTEXT_LEVEL, ROW_LEVEL = "/context", "/row"
 CONTENT_JSON = "application/json"
 CONTENT_JSONL = "application/jsonl"
 ROW_BYTES_GUESS = 64             # until a stream's first message tells better
 FILL = 0.9                       # aim below the limit: an overshoot costs a second encoding
 JSON_ROWS = 256                  # rows turned into JSON at a time when each is a message
-PACKET_BYTES = 64                # what a PUBLISH may need beside topic and payload
+PACKET_BYTES = 72                # what a PUBLISH may need beside topic and payload
 
 
 class Message:
@@ -28,17 +36,16 @@ class Message:
 
 
 class Packer:
-    """Encodes by a policy. dead(stream, first_sequence, count, reason) is told of rows that fit no message."""
+    """Encodes by a policy. Rows that fit no message are noted in their group."""
 
-    def __init__(self, policy, lane, gateway, epoch, dead):
+    def __init__(self, policy, lane, gateway, epoch):
         self._policy = policy
         self._lane = lane
         self._gateway = gateway
         self._epoch = epoch
-        self._dead = dead
         self._topics = {}            # stream name -> topic
         self._row_bytes = {}         # stream -> bytes a row took in its last message
-        self._encoders = {}          # stream -> (Schema, RowEncoder)
+        self._encoders = {}          # stream -> (Schema, RowEncoder; None: its single rows go as batches)
         self._announced = set()      # streams whose context went out on this connection
         self._packet_bytes_max = None
         self._pack = {"batch": self._batch, "jsonl": self._jsonl, "json": self._json}[policy.encoding]
@@ -57,20 +64,22 @@ class Packer:
 
     def rows_full(self, stream):
         """So many rows make a message."""
-        target = int(FILL * self._policy.size_bytes_max / self._row_bytes.get(stream, ROW_BYTES_GUESS))
+        target = int(FILL * self._limit("") / self._row_bytes.get(stream, ROW_BYTES_GUESS))
         return max(1, min(self._policy.rows_max, target))
 
     def pack(self, group):
         """The group's next message, or None when all of it has gone."""
         topic = self.topic(group.schema)
-        limit = self._policy.size_bytes_max
-        if self._packet_bytes_max is not None:
-            limit = min(limit, self._packet_bytes_max - len(topic.encode()) - PACKET_BYTES)
         if group.gap:
             return self._gap(group, topic)
         if group.batch is None:
             return None
-        return self._pack(group, topic, limit)
+        return self._pack(group, topic, self._limit(topic))
+
+    def _limit(self, topic):
+        if self._packet_bytes_max is None:
+            return self._policy.size_bytes_max
+        return min(self._policy.size_bytes_max, self._packet_bytes_max - len(topic.encode()) - PACKET_BYTES)
 
     def _batch(self, group, topic, limit):
         while group.at < group.rows:
@@ -101,12 +110,17 @@ class Packer:
         """The row at group.at as a message of its own, its context first; None when it is too long, and skipped."""
         row = group.cut(1)
         encoder = self._encoder(group)
+        if encoder is None:
+            return self._alone(group, row, topic, limit)
         context = encoder.context(row)
         if context is None and group.stream not in self._announced:
             context = encoder.retained
-        if context is not None:
+        if context is not None and len(context) <= limit:
             self._announced.add(group.stream)
-            return Message(topic, context, 0, None, CONTENT_BATCH, retain=True)
+            return Message(topic + CONTEXT_LEVEL, context, 0, None, CONTENT_BATCH, retain=True)
+        if context is not None:
+            self._encoders[group.stream] = group.schema, None
+            return self._row(group, topic, limit)
         group.at += 1
         try:
             payload = encoder.encode(row)[0]
@@ -116,20 +130,35 @@ class Packer:
         if len(payload) > limit:
             self._too_long(group, len(payload), limit)
             return None
-        return Message(topic, payload, 1, group)
+        return Message(topic + ROW_LEVEL, payload, 1, group)
+
+    def _alone(self, group, row, topic, limit):
+        """The row as a batch of one: its stream's contexts are too long, or it has too many fields for one."""
+        group.at += 1
+        try:
+            payload = encode_batch(row, gateway=self._gateway, epoch=self._epoch)
+        except ValueError as e:
+            self._bury(group, str(e))
+            return None
+        if len(payload) > limit:
+            self._too_long(group, len(payload), limit)
+            return None
+        return Message(topic, payload, 1, group, CONTENT_BATCH)
 
     def _encoder(self, group):
         schema, encoder = self._encoders.get(group.stream, (None, None))
         if schema is not group.schema:
-            encoder = RowEncoder(self._gateway, self._epoch, group.schema)
+            encoder = RowEncoder(self._gateway, self._epoch, group.schema) if len(group.schema.fields) <= FIELDS_MAX else None
             self._encoders[group.stream] = group.schema, encoder
             self._announced.discard(group.stream)
         return encoder
 
     def _gap(self, group, topic):
-        payload = encode_gap(self._gateway, group.schema.stream, self._epoch, group.first, group.gap, "evicted")
+        gap = {"stream": group.schema.stream, "epoch": self._epoch, "first": group.first, "count": group.gap, "reason": "evicted"}
         group.gap = 0
-        return Message(topic, payload, 0, group)
+        if self._policy.encoding == "batch":
+            return Message(topic, encode_gap(self._gateway, **gap), 0, group)
+        return Message(topic, json.dumps({"gap": {"gateway": self._gateway, **gap}}).encode(), 0, group, CONTENT_JSON)
 
     def _jsonl(self, group, topic, limit):
         while group.at < group.rows:
@@ -166,5 +195,4 @@ class Packer:
         self._bury(group, f"a row of {size} bytes exceeds the message limit of {limit}")
 
     def _bury(self, group, reason):
-        group.dead += 1
-        self._dead(group.stream, group.batch.first_sequence + group.at - 1, 1, reason)
+        group.dead.append((group.batch.first_sequence + group.at - 1, reason))

@@ -16,6 +16,7 @@ import sys
 import msgpack
 
 from edge._intake import Intake, Topics
+from edge.codec import LEDGER, json_rows
 from edge.errors import ConfigError, DiskError, UpstreamError
 from edge.receiver import Receiver
 from gateway.listener import Listener
@@ -37,7 +38,8 @@ class Receive:
         self._out_path = out
         self._durable = durable
         self._on_event = on_event
-        self.rows = self.lines = self.messages = self.rejected = self.bytes = 0
+        self.rows = self.json_rows = self.messages = self.rejected = self.bytes = 0
+        self.ledgers = {}            # gateway -> the last account of itself that it sent
         state = self._load()
         self._receiver = Receiver(state["receiver"]) if state else Receiver()
         self._out = self._open(state["size"] if state else None)
@@ -73,15 +75,21 @@ class Receive:
             self._intake.topics.clear()
 
     def report(self):
-        """What came since the start, and per stream what is missing, announced as a gap, or came twice."""
-        return {"rows": self.rows, "json_rows": self.lines, "messages": self.messages, "bytes": self.bytes, "rejected": self.rejected,
-                **self._totals(), "streams": self._receiver.report()}
+        """What came since the start; and since the memory began, per stream, what is missing, announced as lost, or came twice."""
+        return {"rows": self.rows, "json_rows": self.json_rows, "messages": self.messages, "bytes": self.bytes, "rejected": self.rejected,
+                **self._totals(), "streams": self._receiver.report(), "ledgers": self.ledgers}
+
+    def _totals(self):
+        streams = self._receiver.report()
+        return {"duplicates": sum(s["duplicates"] for s in streams),
+                "missing": sum(count for s in streams for _, count in s["missing"]),
+                "gaps": sum(count for s in streams for _, count in s["announced"])}
 
     def summary(self):
         """One line for people."""
         totals = self._totals()
         words = ", ".join(f"{totals[name]:,} {name}" for name in ("duplicates", "missing", "gaps"))
-        return f"{self.rows + self.lines:,} rows in {self.messages:,} messages, {self.bytes:,} bytes, {words}, {self.rejected} rejected"
+        return f"{self.rows + self.json_rows:,} rows in {self.messages:,} messages, {self.bytes:,} bytes, {words}, {self.rejected} rejected"
 
     def close(self):
         """Stop listening; what was not acknowledged comes again."""
@@ -97,7 +105,7 @@ class Receive:
         if payload[:1] == b"{":                  # a lane that sends JSON: no identity, no memory
             rows = payload.splitlines()
             lines.extend(row + b"\n" for row in rows)
-            self.lines += len(rows)
+            self.json_rows += len(rows)
             return
         try:
             delivery = self._receiver.feed(topic, payload)
@@ -105,7 +113,12 @@ class Receive:
             self.rejected += 1
             self._reject(topic, payload, str(e))
             return
-        lines.extend(rows_of(delivery))
+        if delivery.kind == LEDGER:
+            message = delivery.message
+            self.ledgers[delivery.gateway] = {"start_ns": message.start_ns, "stop_ns": message.stop_ns, "counts": message.counts}
+        if delivery.batch is not None:
+            lines.extend(_lines(delivery))
+            self.rows += len(delivery.batch)
 
     def _reject(self, topic, payload, reason):
         """Keep what cannot be read beside the output: it will not get better by coming again."""
@@ -163,3 +176,19 @@ class Receive:
                 os.fsync(folder)
             finally:
                 os.close(folder)
+
+
+def _lines(delivery):
+    """The new rows as JSON lines: identity first (but for names that the stream's own fields have), then the fields."""
+    schema = delivery.batch.schema
+    identity = {"gateway": delivery.gateway, "stream": delivery.stream, "epoch": delivery.epoch}
+    if schema.time is None:
+        identity["received_ns"] = delivery.batch.received_ns
+    own = {f.name for f in schema.fields}
+    head = json.dumps({k: v for k, v in identity.items() if k not in own}, ensure_ascii=False, separators=(",", ":")).encode()[:-1]
+    if len(head) > 1:
+        head += b","
+    sequences = (first + i for first, count in delivery.ranges for i in range(count))
+    for sequence, row in zip(sequences, json_rows(delivery.batch)):
+        number = b"" if "sequence" in own else b'"sequence":%d' % sequence + (b"," if own else b"")
+        yield head + number + row[1:] + b"\n"

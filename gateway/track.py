@@ -34,7 +34,7 @@ class Group:
         self.first = record.first
         self.rows = 0 if batch is None else len(batch)
         self.at = 0                  # rows before this one are in messages, or dead
-        self.dead = 0
+        self.dead = []               # (sequence, reason) of rows that no message can carry; told when the group is closed
         self.pending = 0             # messages in flight
 
     def fits(self, batch):
@@ -185,7 +185,8 @@ class Track:
         batch = decode_columns(record.payload, schema) if record.kind == BATCH else None
         self.open[record.position] = None
         group = self._groups.get(record.stream)
-        if group is not None and (batch is None or not group.fits(batch)):
+        full = self._packer.rows_full(record.stream)
+        if group is not None and (batch is None or group.rows + len(batch) > full or not group.fits(batch)):
             self._release(group)
             group = None
         if batch is None:
@@ -198,7 +199,7 @@ class Track:
             group.rows += len(batch)
             group.positions.append(record.position)
         self._gathered += len(batch)
-        if group.rows >= self._packer.rows_full(record.stream):
+        if group.rows >= full:
             self._release(group)
         elif self._gathered > GATHER * self._rows_max:
             self._release(next(iter(self._groups.values())))
@@ -229,4 +230,6 @@ class Track:
             for position in group.positions:
                 del self.open[position]
             group.positions = None
-            self._closed(group.stream, group.rows - group.dead)
+            self._closed(group.stream, group.rows - len(group.dead))
+            for sequence, reason in group.dead:
+                self._dead(group.stream, sequence, 1, reason)

@@ -22,6 +22,7 @@ from gateway.packer import CONTENT_BATCH, CONTENT_JSON, CONTENT_JSONL
 BUDGET_S = 0.002                     # encoding in one turn of the loop
 FAILURES_OPEN = 3
 SEND_BUFFER_BYTES = 64 << 10         # an alert waits behind this many bulk bytes at most (the kernel doubles it)
+PACKET_BYTES_MIN = 2048              # a server that takes less would turn ordinary rows into dead letters
 SLOWEST_LINK = 2048                  # bytes per second that a PUBACK's deadline allows for
 
 
@@ -129,7 +130,7 @@ class Upstream:
                 sent += 1
                 if not self._send(message, now) or perf_counter() > until:
                     break
-            if sent:
+            if sent and self._link.want_write():
                 self._link.flush()
         finally:
             self._pumping = False
@@ -238,9 +239,14 @@ class Upstream:
             self.error = "the server takes QoS 0 only: nothing can be acknowledged"
             self._link.drop(self.error)
             return
+        packet_bytes_max = self._link.limit("MaximumPacketSize")
+        if packet_bytes_max is not None and packet_bytes_max < PACKET_BYTES_MIN:
+            self.error = f"the server takes packets of {packet_bytes_max} bytes at most; {PACKET_BYTES_MIN} are needed"
+            self._link.drop(self.error)
+            return
         self._messages_max = self._link.limit("ReceiveMaximum") or 65535
         for lane in self._lanes:
-            lane.connected(self._link.limit("MaximumPacketSize"))
+            lane.connected(packet_bytes_max)
         self.pump()
 
     def _disconnected(self, reason):

@@ -1,24 +1,19 @@
-"""What a lane promises about order, grouping, pace and its cursor, on a clock that the test sets."""
+"""What a lane promises about order, grouping and pace, on a clock that the test sets."""
 
 import json
 import random
 
-import msgpack
 import pytest
 from edge._batch import Batch
 from edge.codec import encode_columns
 from edge.errors import ConfigError
-from edge.records import BATCH, GAP, SCHEMA
+from edge.records import BATCH, GAP
 from edge.schema import Field, Schema
-from gateway.lane import RANGES_MAX, Lane, _merged
+from gateway.lane import Lane
 from gateway.policy import Policy
 
 from fake_log import FakeLog
 from world import STREAMS, FakeUpstream, Source, sequences
-
-
-def copy(state):
-    return msgpack.unpackb(msgpack.packb(state), strict_map_key=False)
 
 
 def sent(messages):
@@ -63,8 +58,8 @@ def test_full_message_goes_before_its_age():
     world = FakeUpstream(s.lane)
     s.put(30, records=10)
     messages = world.messages(s.lane)
-    assert [m.rows for m in messages] == [100, 20, 100, 20]
-    assert sequences(sent(messages)) == all_of("temps", 0, 240)
+    assert [m.rows for m in messages] == [90, 90, 90]        # whole records, as many as fit
+    assert sequences(sent(messages)) == all_of("temps", 0, 270)
 
 
 @pytest.mark.parametrize("encoding", ["batch", "jsonl", "json"])
@@ -72,7 +67,7 @@ def test_no_message_exceeds_the_size_limit(encoding):
     s = Source(age_ms=0, size_bytes_max=2000, window=1000, encoding=encoding)
     world = FakeUpstream(s.lane)
     s.put(1000)
-    messages = world.messages(s.lane)
+    messages = world.drain(s.lane)
     assert all(len(m.payload) <= 2000 for m in messages)
     assert sum(m.rows for m in messages) == 1000
     if encoding == "batch":
@@ -104,11 +99,15 @@ def test_row_that_fits_no_message_is_dead_lettered_and_blocks_nothing(encoding):
     s.put(1, text="".join(random.Random(1).choices("abcdefghijklmnop0123456789", k=3000)))
     s.put(1)
     messages = world.messages(s.lane)
-    assert sum(m.rows for m in messages) == 2
-    assert [(stream, first, count) for stream, first, count, _ in dead] == [(7, 1, 1)]
-    assert s.lane.rows_dead == {7: 1}
+    assert sum(m.rows for m in messages) == 2 and not dead
+    s.lane.disconnected()
+    s.lane.connected()
+    messages = world.messages(s.lane)
     for m in messages:
         s.lane.acknowledged(m)
+    assert [(stream, first, count) for stream, first, count, _ in dead] == [(7, 1, 1)]
+    assert s.lane.rows_dead == {7: 1}
+    assert s.lane.rows_acked == {7: 2}
     assert s.lane.acked_before == 3 and s.lane.rows_waiting == 0
 
 
@@ -126,36 +125,6 @@ def test_unreadable_record_is_dead_lettered_and_blocks_nothing():
     for m in messages:
         s.lane.acknowledged(m)
     assert s.lane.acked_before == 3
-
-
-def test_cursor_moves_over_the_contiguous_acknowledged_prefix_only():
-    s = Source(age_ms=0)
-    world = FakeUpstream(s.lane)
-    messages = []
-    for _ in range(6):
-        s.put(10)
-        messages += world.messages(s.lane)
-    assert len(messages) == 6
-    for m in (messages[1], messages[2], messages[4]):
-        s.lane.acknowledged(m)
-    assert s.lane.acked_before == 0
-    assert s.lane.state()["ranges"] == [[0, 1], [3, 4], [5, None]]
-    s.lane.acknowledged(messages[0])
-    assert s.lane.acked_before == 3
-    assert s.lane.rows_waiting == 20
-
-
-def test_record_in_pieces_is_acknowledged_by_its_last_piece():
-    s = Source(age_ms=0, rows_max=100, window=64)
-    world = FakeUpstream(s.lane)
-    s.put(250)
-    messages = world.messages(s.lane)
-    assert [m.rows for m in messages] == [100, 100, 50]
-    s.lane.acknowledged(messages[2])
-    s.lane.acknowledged(messages[0])
-    assert s.lane.acked_before == 0
-    s.lane.acknowledged(messages[1])
-    assert s.lane.acked_before == 1
 
 
 def test_window_bounds_what_is_in_flight():
@@ -192,7 +161,7 @@ def test_gap_in_sequences_splits_messages():
 
 
 def test_rate_cap_holds_on_a_fake_clock():
-    s = Source(age_ms=0, rate_bytes_s=10_000, size_bytes_max=2000, window=1000)
+    s = Source(age_ms=0, rate_bytes_s=10_000, size_bytes_max=2000, window=1000, encoding="jsonl")
     world = FakeUpstream(s.lane)
     total = 0
     for _ in range(200):                     # 20 seconds
@@ -230,12 +199,12 @@ def test_live_data_goes_first_after_an_outage_and_backlog_leaves_it_room():
 
 
 def test_backlog_takes_half_of_the_rate_burst_at_most():
-    s = Source(age_ms=0, rate_bytes_s=20_000, size_bytes_max=1000, window=1000)
+    s = Source(age_ms=0, rate_bytes_s=20_000, size_bytes_max=1000, window=1000, encoding="jsonl")
     world = FakeUpstream(s.lane)
     s.lane.disconnected()
     s.put(20, records=1000)
     s.lane.connected()
-    drained = sum(m.size for m in world.messages(s.lane))
+    drained = sum(m.size for m in world.drain(s.lane))
     assert 9_000 < drained < 11_100
     s.put(20)
     assert len(world.messages(s.lane, 1)) == 1
@@ -249,45 +218,6 @@ def test_short_backlog_keeps_its_order():
     s.lane.connected()
     s.put(5)
     assert sequences(sent(world.messages(s.lane))) == all_of("temps", 0, 105)
-
-
-def test_what_is_in_flight_at_a_disconnection_goes_again():
-    s = Source(age_ms=0, rows_max=10, window=8)
-    world = FakeUpstream(s.lane)
-    s.put(10, records=5)
-    first = world.messages(s.lane)
-    s.lane.acknowledged(first[0])
-    s.lane.acknowledged(first[3])
-    s.lane.disconnected()
-    assert s.lane.in_flight == 0
-    s.lane.connected()
-    again = sequences(sent(world.messages(s.lane)))
-    assert again == all_of("temps", 10, 30) + all_of("temps", 40, 50)
-
-
-def test_cursor_state_survives_a_restart():
-    s = Source(age_ms=0, rows_max=10, window=8)
-    world = FakeUpstream(s.lane)
-    s.put(10, records=7)
-    first = world.messages(s.lane)
-    for i in (0, 2, 5):
-        s.lane.acknowledged(first[i])
-    state = copy(s.lane.state())
-    s.log.drop_before(s.lane.acked_before)
-    again = Source(log=s.log, age_ms=0, rows_max=10, window=8)
-    again.lane.load(state)
-    assert again.lane.acked_before == 1 and again.lane.rows_waiting == 40
-    world = FakeUpstream(again.lane)
-    rows = sequences(sent(world.messages(again.lane)))
-    assert rows == all_of("temps", 10, 20) + all_of("temps", 30, 50) + all_of("temps", 60, 70)
-
-
-def test_state_of_a_log_that_was_cut_back_loses_nothing_new():
-    s = Source(age_ms=0)
-    s.lane.load({"ranges": [[2, 9], [40, None]], "rows_waiting": 0, "rows_acked": {}, "rows_dead": {}, "meanings": []})
-    world = FakeUpstream(s.lane)
-    s.put(1, records=5)
-    assert sequences(sent(world.messages(s.lane))) == all_of("temps", 0, 5)
 
 
 def test_contexts_go_retained_before_rows_and_again_after_each_reconnect():
@@ -321,121 +251,32 @@ def test_gap_records_pass_as_they_are():
     assert s.lane.acked_before == 3
 
 
-def test_eviction_under_the_cursor_is_stepped_over():
-    s = Source(age_ms=0, rows_max=10)
+def test_stream_whose_context_grows_too_long_sends_its_rows_as_batches():
+    rng, log, seen = random.Random(3), FakeLog(), []
+    s = Source(log=log, age_ms=0, size_bytes_max=1200)
     world = FakeUpstream(s.lane)
-    s.lane.disconnected()
-    s.put(10, records=100)
-    s.log.drop_before(90)
-    s.lane.evicted(900)
-    s.lane.connected()
-    seen = []
-    while batch := world.messages(s.lane):
-        seen += sequences(sent(batch))
-        for m in batch:
-            s.lane.acknowledged(m)
-    assert seen == all_of("temps", 900, 1000) and s.lane.rows_waiting == 0
+    names = ["".join(rng.choices("abcdefghijklmnopqrstuvwxyz0123456789", k=100)) for _ in range(30)]
+    for i in range(300):                         # names that repeat are worth a context, until all of them are too many
+        row = {"id": names[i % 30 if i > 60 else i // 20], "v": 1.0, "at": i}
+        batch = Batch.from_rows(STREAMS[7], [row], first_sequence=i, received_ns=i * 2_000_000_000)
+        log.append(BATCH, 7, i, 1, encode_columns(batch))
+        seen += world.drain(s.lane)
+    assert all(len(m.payload) <= 1200 for m in seen)
+    assert sequences(sent(seen)) == all_of("temps", 0, 300)
+    assert seen[0].retain and seen[-1].topic == "tidegate/g1/telemetry/temps"
+    assert s.lane.rows_dead == {}
 
 
-def test_state_stays_small_and_covers_everything_unacknowledged():
-    seed = random.randrange(1 << 32)
-    print("seed", seed)
-    rng = random.Random(seed)
-    for _ in range(200):
-        at, ranges = 0, []
-        for _ in range(rng.randrange(1, 200)):
-            start = at + rng.randrange(0, 5)
-            at = start + rng.randrange(1, 5)
-            ranges.append([start, at])
-        ranges.append([at + rng.randrange(0, 3), None])
-        merged, filled = _merged(ranges)
-        assert len(merged) <= RANGES_MAX and merged[-1][1] is None
-        assert all(a[1] < b[0] for a, b in zip(merged, merged[1:]))
-        assert (filled == []) == (len(ranges) <= RANGES_MAX) or len(filled) < len(ranges)
-        for start, stop in ranges:
-            assert any(a <= start and (b is None or stop is not None and stop <= b) for a, b in merged)
-
-
-def test_nothing_is_lost_whatever_is_acknowledged_and_cut():
-    seed = random.randrange(1 << 32)
-    print("seed", seed)
-    rng = random.Random(seed)
-    for _ in range(15):
-        s = Source(age_ms=rng.choice([0, 50]), rows_max=rng.choice([7, 40]), window=rng.choice([1, 2, 5]), size_bytes_max=4000)
-        world = FakeUpstream(s.lane)
-        arrived, flying = set(), []
-        for _ in range(300):
-            act = rng.random()
-            if act < 0.5:
-                s.put(rng.randrange(1, 60), stream=rng.choice([7, 8]), records=rng.choice([1, 1, 100]))
-            elif act < 0.55:
-                s.lane.disconnected()
-                flying.clear()
-                if rng.random() < 0.3:
-                    state = copy(s.lane.state())
-                    s.log.drop_before(s.lane.acked_before)
-                    fresh = Source(log=s.log, age_ms=20, rows_max=30, window=3)
-                    fresh.sequences = s.sequences
-                    fresh.lane.load(state)
-                    s = fresh
-                s.lane.connected()
-            elif flying:
-                m = flying.pop(rng.randrange(len(flying)))
-                arrived.update(sequences(sent([m])))
-                s.lane.acknowledged(m)
-            world.now += rng.choice([0, 0.01, 0.1])
-            flying += world.messages(s.lane)
-            assert s.lane.in_flight == len(flying) <= s.lane.policy.window
-        for _ in range(100_000):
-            world.now += 1
-            flying += world.messages(s.lane)
-            if not flying:
-                break
-            m = flying.pop()
-            arrived.update(sequences(sent([m])))
-            s.lane.acknowledged(m)
-        assert arrived == {("temps" if k == 7 else "doors", i) for k, n in s.sequences.items() for i in range(n)}
-        assert s.lane.acked_before == s.log.head and s.lane.rows_waiting == 0
-        assert s.lane.rows_acked == s.sequences      # each row once, however often it was sent
-
-
-def schema_record(log, number, schema):
-    log.append(SCHEMA, number, 0, 0, msgpack.packb(schema.to_dict()))
-
-
-def test_a_number_means_what_the_log_says_at_the_record():
-    old = Schema("pumps", (Field("rpm", "i64"), Field("at", "time")), time="at")
-    log = FakeLog()
-    schema_record(log, 7, old)
-    rows = [{"rpm": i, "at": i} for i in range(4)]
-    log.append(BATCH, 7, 0, 4, encode_columns(Batch.from_rows(old, rows)))
-    s = Source(log=log, age_ms=0, encoding="jsonl")          # this process calls 7 temps
+def test_wide_window_of_long_messages_is_bounded_in_bytes():
+    s = Source(age_ms=0, window=1000, encoding="jsonl", size_bytes_max=1000)
     world = FakeUpstream(s.lane)
-    s.put(3)
-    messages = world.messages(s.lane)
-    assert [m.topic for m in messages] == ["tidegate/g1/telemetry/pumps", "tidegate/g1/telemetry/temps"]
-    assert [json.loads(line)["rpm"] for line in messages[0].payload.splitlines()] == [0, 1, 2, 3]
-    for m in messages:
-        s.lane.acknowledged(m)
-    assert s.lane.acked_before == log.head
+    s.put(2000)
+    assert 8_000 <= sum(m.size for m in world.messages(s.lane)) < 9_100
 
 
-def test_meanings_survive_a_restart_in_the_middle_of_a_segment():
-    old = Schema("pumps", (Field("rpm", "i64"), Field("at", "time")), time="at")
-    log = FakeLog()
-    schema_record(log, 7, old)
-    for i in range(3):
-        log.append(BATCH, 7, 4 * i, 4, encode_columns(Batch.from_rows(old, [{"rpm": i, "at": i}] * 4, first_sequence=4 * i)))
-    s = Source(log=log, age_ms=0, encoding="jsonl", rows_max=4, streams={7: old})
+def test_gap_on_a_json_lane_is_json():
+    s = Source(age_ms=0, encoding="jsonl")
     world = FakeUpstream(s.lane)
-    s.lane.acknowledged(world.messages(s.lane, 1)[0])
-    state = copy(s.lane.state())
-    assert state["ranges"] == [[2, None]]
-    again = Source(log=log, age_ms=0, encoding="jsonl")      # a new configuration: 7 is temps now
-    again.lane.load(state)
-    world = FakeUpstream(again.lane)
-    again.put(1)
-    topics = [m.topic.rpartition("/")[2] for m in world.messages(again.lane)]
-    assert topics == ["pumps", "temps"]
-    state = copy(again.lane.state())
-    assert {(number, data["stream"]) for _, number, data in state["meanings"]} == {(7, "pumps"), (7, "temps"), (8, "doors")}
+    s.log.append(GAP, 7, 3, 10, b"")
+    message, = world.messages(s.lane)
+    assert json.loads(message.payload)["gap"] == {"gateway": "g1", "stream": "temps", "epoch": 3, "first": 3, "count": 10, "reason": "evicted"}

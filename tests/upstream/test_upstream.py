@@ -242,8 +242,8 @@ def test_refused_lane_pauses_alone(reactor):
 def test_servers_receive_maximum_and_packet_size_are_kept(reactor):
     arrived = []
     server = FakeServer(reactor, on_publish=lambda c, mid, *m: arrived.append((c, mid, m)),
-                        limits=b"\x21" + (2).to_bytes(2, "big") + b"\x27" + (700).to_bytes(4, "big"))
-    s = Source(age_ms=0, window=50)
+                        limits=b"\x21" + (2).to_bytes(2, "big") + b"\x27" + (2500).to_bytes(4, "big"))
+    s = Source(age_ms=0, window=50, encoding="jsonl")
     up = connect(reactor, server.port, s)
     s.put(100)
     run(reactor, lambda: len(arrived) == 2)
@@ -253,18 +253,19 @@ def test_servers_receive_maximum_and_packet_size_are_kept(reactor):
         c.ack(mid)
     server.on_publish = server.accept
     run(reactor, lambda: s.lane.acked_before == 1)
-    assert all(len(payload) < 700 for _, payload, _ in server.messages)
+    assert all(len(payload) < 2500 for _, payload, _ in server.messages)
     up.close()
     server.close()
 
 
-def test_server_without_qos_1_is_named(reactor):
-    server = FakeServer(reactor, limits=b"\x24\x00")
+@pytest.mark.parametrize("limits, words", [(b"\x24\x00", "QoS 0"), (b"\x27\x00\x00\x01\x00", "256 bytes")])
+def test_server_that_cannot_take_rows_is_named(reactor, limits, words):
+    server = FakeServer(reactor, limits=limits)
     s = Source(age_ms=0)
     up = connect(reactor, server.port, s)
     s.put(1)
     run(reactor, lambda: up.status()["failures"] > 2)
-    assert "QoS 0" in up.status()["error"] and s.lane.rows_waiting == 1 and not server.messages
+    assert words in up.status()["error"] and s.lane.rows_waiting == 1 and not server.messages
     up.close()
     server.close()
 

@@ -82,10 +82,19 @@ class FakeUpstream:
             out.append(message)
         return out
 
+    def drain(self, lane):
+        """All that the lane sends now if everything is acknowledged at once."""
+        out = []
+        while messages := self.messages(lane):
+            out += messages
+            for message in messages:
+                lane.acknowledged(message)
+        return out
 
-def sequences(messages):
+
+def sequences(messages, contexts=None):
     """(stream, sequence) of each row in (topic, payload, ...) messages, in order, repeats included."""
-    out, contexts = [], {}
+    out, contexts = [], {} if contexts is None else contexts
     for _, payload, *_ in messages:
         message = decode_message(payload, contexts)
         if message.kind == CONTEXT:
