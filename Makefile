@@ -1,10 +1,49 @@
-# Tidegate. `make demo` shows it, `make test` tests it; each makes its own virtual environment in .venv first.
+# Tidegate. `make demo` shows it, `make test` tests it; both first make what they need: a virtual environment in .venv,
+# the compiled extensions, and what scripts/prerequisites installs from the distribution where it may.
 PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
+SOURCES = pyproject.toml $(wildcard edge/*.pyx edge/*.pxd gateway/*.pyx gateway/*.pxd firmware-sim/firmware_sim/*.pyx firmware-sim/firmware_sim/*.pxd)
 
-.PHONY: build
-build:   ## compile the Cython extensions in place, with the active python
-	$(PYTHON) -c "import setuptools; setuptools.setup()" -q build_ext --inplace -j2
+.PHONY: demo test check bench docs build clean help
+.DEFAULT_GOAL := help
+
+help:    ## this list
+	@grep -hE '^[a-z-]+: .*##|^[a-z-]+:  .*##' $(MAKEFILE_LIST) | sed 's/:.*## */\t/' | expand -t 16
+
+demo: $(VENV)/built  ## simulated devices, rules, upstream, ledger: the whole way in half a minute
+	$(BIN)/tidegate demo
+
+test: $(VENV)/built  ## all tests
+	sh scripts/prerequisites --tests
+	$(BIN)/python -m pytest -q
+
+check: $(VENV)/built  ## the quick tests: what to run before a push
+	$(BIN)/python -m pytest -q -x -m "not slow"
+
+bench: $(VENV)/built  ## each figure beside its baseline, in one run
+	sh scripts/prerequisites --tests
+	$(BIN)/tidegate bench
+
+docs: $(VENV)/built  ## the generated pages
+	$(BIN)/python -m gateway.reference docs
+
+build:   ## compile the extensions in place, with $(PYTHON)
+	$(PYTHON) -W ignore -c "import setuptools; setuptools.setup()" -q build_ext --inplace
+
+$(VENV)/installed: pyproject.toml
+	sh scripts/prerequisites $(PYTHON)
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install -q --disable-pip-version-check --upgrade pip setuptools wheel "cython>=3.1,<3.4"
+	$(BIN)/python -m pip install -q --disable-pip-version-check --no-build-isolation -e ".[dev]"
+	touch $@
+
+$(VENV)/built: $(VENV)/installed $(SOURCES)
+	$(MAKE) -s build PYTHON=$(BIN)/python
+	touch $@
+
+clean:   ## forget what was built
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .hypothesis edge/*.c edge/*.so gateway/*.c gateway/*.so
+	rm -f firmware-sim/firmware_sim/*.c firmware-sim/firmware_sim/*.so
 
 include rules/rules.mk

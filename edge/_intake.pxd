@@ -40,5 +40,6 @@ cdef class Intake:
     cdef uint8_t *arena
     cdef uint32_t used
     cdef uint32_t bytes_max
+    cdef public bint closed      # takes nothing: what it holds waits for the disk
     cpdef void clear(self)
     cdef bint put(self, uint32_t topic, const uint8_t *payload, uint32_t size, uint16_t packet_id, uint8_t flags) noexcept nogil

@@ -113,7 +113,7 @@ cdef class Intake:
     cdef bint put(self, uint32_t topic, const uint8_t *payload, uint32_t size, uint16_t packet_id, uint8_t flags) noexcept nogil:
         """Copy an event in; False when there is no room for it this turn."""
         cdef RawEvent *e
-        if self.n == self.events_max or size > self.bytes_max - self.used:
+        if self.closed or self.n == self.events_max or size > self.bytes_max - self.used:
             return False
         e = &self.events[self.n]
         e.topic = topic

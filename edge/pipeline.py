@@ -1,0 +1,237 @@
+"""The way of an event, from raw bytes to the lanes' outboxes. `Pipeline.store` and `Pipeline.run` are the whole of it.
+
+    raw events -> route -> decode -> journal -> (sync: now they may be acknowledged) -> rules -> outboxes
+
+No sockets, threads or clock reads: bytes and times come in, logs are given. Everything that a rule's state depends on stands in the
+journal (batches, ticks, clock steps, skipped calls), so playing the journal again gives the same state and the same outputs.
+"""
+
+import msgpack
+
+from edge._batch import Batch
+from edge.codec import decode_columns, encode_columns
+from edge.errors import RuleError
+from edge.records import BATCH, CLOCK, DEAD, GAP, SCHEMA, SKIP, TICK, letter
+from edge.writer import Writer
+
+
+class Pipeline:
+    """inputs: Streams with a decoder each; stages in an order in which every stage comes after those that feed it."""
+
+    def __init__(self, *, epoch, router, decoders, inputs, stages, outboxes, journal, dead, on_trap=None):
+        self.epoch = epoch
+        self.router = router
+        self.inputs = inputs
+        self.stages = stages
+        self.outboxes = outboxes
+        self.journal = Writer(journal)
+        self.dead = Writer(dead)
+        self.unrouted = 0
+        self.on_trap = on_trap or (lambda stage, error: None)
+        self.received_ns = 0         # of the last event or tick
+        self._decoders = decoders
+        self._inputs_by_name = {stream.name: stream for stream in inputs}
+        self._streams = [*inputs, *(s for stage in stages for s in (stage.output, stage.late))]
+        self._skips = set()          # (rule name, call): trapped when first made
+        self._replaying = False
+        self._buried = False
+        self.changes = 0             # batches and effects so far: unchanged, there is nothing new to checkpoint
+        self.unsure = False          # outputs stand in the outboxes whose cause is not durable: sync() before they leave
+
+    @property
+    def streams(self):
+        """Input streams, then each stage's output and late stream."""
+        return self._streams
+
+    # --- the way of an event
+
+    def store(self, intake, received_ns, clock=0):
+        """Decode and journal a turn's raw events. Returns (stream, batch, payload) for run(), once sync() has made them durable.
+
+        What breaks its contract goes to the dead letters.
+        """
+        stored = []
+        self.received_ns = received_ns
+        self._bury_unrouted(intake, self.router.route(intake), received_ns)
+        for position, (stream, decoder) in enumerate(zip(self.inputs, self._decoders)):
+            rejected = []
+            batch = Batch(stream.schema, 256)
+            batch.received_ns, batch.clock = received_ns, clock
+            stream.arrived += decoder.decode(intake, position, batch, rejected) + len(rejected)
+            self._bury(stream, intake, rejected, received_ns)
+            if len(batch):
+                stream.number_rows(batch)
+                payload = encode_columns(batch)
+                self.journal.append(BATCH, stream.number, batch.first_sequence, len(batch), payload)
+                self.changes += 1
+                stored.append((stream, batch, payload))
+        return stored
+
+    def sync(self):
+        """Group commit: after it, all that store() took may be acknowledged. Raises DiskError; call again to try again."""
+        self.journal.sync()
+        if self._buried:
+            self.dead.sync()
+            self._buried = False
+        self.unsure = False
+
+    @property
+    def blocked(self) -> str:
+        """Why an outbox takes no more, or ""; take in nothing meanwhile, and call flush()."""
+        return next(filter(None, (outbox.blocked for outbox in self.outboxes)), "")
+
+    def flush(self):
+        """Get into the outboxes what their disk refused. Raises DiskError."""
+        for outbox in self.outboxes:
+            outbox.writer.flush()
+
+    def run(self, stored):
+        """Rules and outboxes, for what store() returned."""
+        for stream, batch, payload in stored:
+            self._flow(stream, batch, payload)
+
+    def tick(self, received_ns):
+        """Time goes on without events: windows of silent keys close. Journaled, so that a replay sees it too."""
+        self.received_ns = received_ns
+        if self._tick(received_ns):
+            self.journal.append(TICK, 0, received_ns, 0, b"")
+
+    def clock_set(self, delta_ns):
+        """The receive clock was stepped by delta_ns."""
+        self.journal.append(CLOCK, 0, 0, 0, msgpack.packb([delta_ns]))
+        self._shift(delta_ns)
+
+    # --- streams and stages
+
+    def _flow(self, stream, batch, payload=None):
+        if stream.outboxes:
+            payload = payload or encode_columns(batch)
+            self.changes += 1
+            for outbox in stream.outboxes:
+                outbox.append(stream, batch, payload)
+        if stream.stages:
+            stream.watermarks.observe(batch)
+            for stage in stream.stages:
+                self._apply(stage, batch)
+
+    def _apply(self, stage, batch):
+        stage.calls += 1
+        if stage.rule.quarantined:
+            stage.pass_by(batch)
+            return
+        if (stage.name, stage.calls) in self._skips:
+            stage.skip(batch)
+            return
+        try:
+            result = stage.process(batch)
+        except RuleError as error:
+            self._trapped(stage, batch, error)
+            return
+        if result.out_count:
+            self._emit(stage.output, result.out(batch))
+        if result.late_count:
+            self._emit(stage.late, result.late(batch))
+
+    def _emit(self, stream, batch):
+        stream.number_rows(batch)
+        if stream.consumed:
+            self._flow(stream, batch)
+
+    def _tick(self, received_ns) -> bool:
+        """Whether any key moved."""
+        changes, moved = self.changes, False
+        for stream in self._streams:
+            batch = stream.watermarks.tick(stream.schema, received_ns) if stream.stages else None
+            if batch is not None:
+                moved = True
+                batch.first_sequence = stream.next_sequence
+                for stage in stream.stages:
+                    self._apply(stage, batch)
+        self.unsure |= self.changes != changes
+        return moved
+
+    def _shift(self, delta_ns):
+        for stream in self._streams:
+            stream.watermarks.shift(delta_ns)
+
+    # --- what goes wrong
+
+    def _trapped(self, stage, batch, error):
+        self.on_trap(stage, error)
+        if self._replaying:
+            return
+        self._buried = True
+        self.dead.append(DEAD, stage.input.number, self.journal.head, len(batch),
+                         letter(str(error), batch.received_ns, rule=stage.name, module=stage.rule.digest,
+                                backtrace=getattr(error, "backtrace", None), columns=encode_columns(batch)))
+        self.journal.append(SKIP, 0, stage.calls, 0, msgpack.packb(stage.name))
+        self.unsure = True
+
+    def _bury(self, stream, intake, rejected, received_ns):
+        stream.rejected += len(rejected)
+        for index, reason in rejected:
+            self._bury_event(stream.number, intake[index], reason, received_ns)
+
+    def _bury_unrouted(self, intake, indices, received_ns):
+        self.unrouted += len(indices)
+        for index in indices:
+            self._bury_event(0, intake[index], "no stream takes this topic", received_ns)
+
+    def _bury_event(self, number, event, reason, received_ns):
+        topic, payload, _, _ = event
+        self._buried = True
+        self.dead.append(DEAD, number, self.journal.head, 1, letter(reason, received_ns, topic=topic.decode("utf-8", "replace"), payload=payload))
+
+    # --- replay
+
+    def learn_skips(self, records):
+        """Calls that trapped when they were first made, from the journal's SKIP records."""
+        self._skips = {(msgpack.unpackb(r.payload), r.first) for r in records if r.kind == SKIP}
+
+    def replay(self, record, schemas) -> int:
+        """Play one journal record again; outputs go to the outboxes as before. schemas: stream number -> Schema as it was journaled.
+
+        Returns the events that are missing before it (the journal was damaged).
+        """
+        missing = 0
+        self._replaying = True
+        if record.kind == BATCH and record.stream in schemas:
+            stream = self._inputs_by_name.get(schemas[record.stream].stream)
+            if stream is not None:
+                batch = decode_columns(record.payload, schemas[record.stream])
+                missing = self._replay_batch(stream, batch)
+        elif record.kind == TICK:
+            self._tick(record.first)
+        elif record.kind == CLOCK:
+            self._shift(msgpack.unpackb(record.payload)[0])
+        self._replaying = False
+        return missing
+
+    def _replay_batch(self, stream, batch):
+        missing = max(0, batch.first_sequence - stream.next_sequence)
+        stream.damaged += missing
+        stream.arrived += missing + len(batch)
+        stream.next_sequence = batch.first_sequence + len(batch)
+        if batch.schema != stream.schema:            # the contract changed since: carry the rows over by field name
+            batch = Batch.from_rows(stream.schema, conform(batch, stream.schema), first_sequence=batch.first_sequence,
+                                                        received_ns=batch.received_ns)
+        self._flow(stream, batch)
+        return missing
+
+    def jump(self, stream, count):
+        """Leave out sequence numbers of an output stream, and announce it."""
+        for outbox in stream.outboxes:
+            outbox.writer.append(GAP, stream.number, stream.next_sequence, count, b"")
+        stream.next_sequence += count
+        stream.since += count
+
+    def preamble(self):
+        """SCHEMA records of all streams: each segment of journal and outbox begins with them, and so stands alone."""
+        return [(SCHEMA, s.number, msgpack.packb(s.schema.to_dict())) for s in self._streams]
+
+
+def conform(batch, schema):
+    """A batch's rows with the fields of another schema: by name where the kind is the same, null otherwise."""
+    kinds = {f.name: f.kind for f in batch.schema.fields}
+    kept = [f.name for f in schema.fields if kinds.get(f.name) == f.kind]
+    return [{name: row[name] for name in kept} for row in batch.rows()]

@@ -1,0 +1,38 @@
+"""Kinds of records in journal, outboxes and dead letters, and their payloads.
+
+kind   in        stream, first, count         payload
+SCHEMA any       number, 0, 0                 MessagePack of Schema.to_dict(): what the number means from here on
+BATCH  journal,  number, first sequence, rows columns (docs/format/batch.md)
+       outbox
+TICK   journal   0, received_ns, 0            empty: the receive clock stood at received_ns
+CLOCK  journal   0, 0, 0                      MessagePack [delta_ns]: the receive clock was set
+SKIP   journal   0, call, 0                   MessagePack rule name: this call of the rule trapped, replay skips it
+DEAD   dead      number, journal position, n  MessagePack of the dead letter: see letter()
+GAP    outbox    number, first sequence, n    empty: these rows were evicted before upstream had them
+"""
+
+import msgpack
+
+SCHEMA, BATCH, TICK, CLOCK, SKIP, DEAD, GAP = 1, 2, 3, 4, 5, 6, 7
+
+LETTER_BYTES_MAX = 64 << 10          # of a dead event's payload; what is longer is cut, and its size kept
+
+
+def letter(reason, received_ns, *, topic=None, payload=None, rule=None, module=None, backtrace=None, columns=None) -> bytes:
+    """A dead letter's payload: reason and receive time always, and what there is of the rest.
+
+    An event has topic and payload; a rule's input has rule, module, backtrace and columns (a whole batch, as in the journal).
+    """
+    data = {"reason": reason, "received_ns": received_ns}
+    if payload is not None and len(payload) > LETTER_BYTES_MAX:
+        data["size"] = len(payload)
+        payload = payload[:LETTER_BYTES_MAX]
+    for name, value in (("topic", topic), ("payload", payload), ("rule", rule), ("module", module), ("backtrace", backtrace), ("columns", columns)):
+        if value is not None:
+            data[name] = value
+    return msgpack.packb(data)
+
+
+def read_letter(payload) -> dict:
+    """The dead letter of a record. Raises ValueError (msgpack's) when it is none."""
+    return msgpack.unpackb(payload)

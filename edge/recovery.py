@@ -1,0 +1,185 @@
+"""Checkpoint and recovery: rule state, watermarks, sequences, accounts, journal position and outbox heads, committed together.
+
+Save: sync the outboxes, then write one checkpoint that says how far they and the journal had come. Start: load it, cut the outboxes back to where they
+stood, play the journal from its position. What replay puts out has the sequences it had before, so a receiver that has seen it drops it.
+
+When things are damaged the gateway still starts:
+- journal records that are gone: the output streams' sequences jump by JUMP, because replay may now say something else than was sent.
+- no checkpoint although there is data: rules start empty; what the outboxes hold is kept, and the journal is played from after the last
+  receive time that they show.
+"""
+
+from dataclasses import dataclass
+
+import msgpack
+
+from edge.codec import decode_columns
+from edge.errors import DiskError
+from edge.records import BATCH, GAP, SCHEMA
+from edge.schema import Schema
+
+META_VERSION = 1
+JUMP = 1 << 32
+READ_BYTES = 4 << 20
+
+
+@dataclass
+class Recovered:
+    """What a start found. `replayed` journal records; `damaged` events that are gone; `fresh` rules without their old state."""
+
+    checkpoint: bool = False
+    replayed: int = 0
+    damaged: int = 0
+    fresh: tuple = ()
+    received_ns: int = 0
+
+
+def capture(pipeline, lanes):
+    """(meta, images) of a pipeline that is between two batches. lanes: lane name -> its cursor state, plain data."""
+    for outbox in pipeline.outboxes:
+        outbox.writer.sync()
+    pipeline.sync()
+    meta = {
+        "version": META_VERSION,
+        "position": pipeline.journal.head,
+        "dead": pipeline.dead.head,
+        "unrouted": pipeline.unrouted,
+        "schemas": [(s.number, s.schema.to_dict()) for s in pipeline.streams],
+        "streams": {s.name: s.state() for s in pipeline.streams},
+        "stages": {stage.name: stage.state() for stage in pipeline.stages},
+        "outboxes": {outbox.name: outbox.state() for outbox in pipeline.outboxes},
+        "lanes": lanes,
+        "received_ns": pipeline.received_ns,
+    }
+    images = {f"watermarks/{s.name}": s.watermarks.dump() for s in pipeline.streams if s.stages}
+    for stage in pipeline.stages:
+        memory, mutable = stage.rule.image()
+        images[f"memory/{stage.name}"] = memory
+        images[f"globals/{stage.name}"] = mutable
+    return msgpack.packb(meta), images
+
+
+def restore(pipeline, loaded) -> tuple[Recovered, dict]:
+    """Put a new pipeline where the last one stood. loaded: what CheckpointStore.load returned. Returns what was found, and the lanes' states."""
+    recovered = Recovered(checkpoint=loaded is not None)
+    lanes, position = {}, pipeline.journal.log.tail
+    schemas = {}
+    if loaded is not None:
+        meta, images = msgpack.unpackb(loaded[0], strict_map_key=False), loaded[1]
+        if meta["version"] > META_VERSION:
+            raise DiskError(f"the checkpoint is of version {meta['version']}, this program reads up to {META_VERSION}: install the newer version again")
+        recovered.received_ns = meta["received_ns"]
+        recovered.fresh = _load(pipeline, meta, images)
+        schemas = {number: Schema.from_dict(data) for number, data in meta["schemas"]}
+        lanes, position = meta["lanes"], meta["position"]
+        _count_letters(pipeline, meta["dead"])
+    elif pipeline.journal.log.head > pipeline.journal.log.tail:
+        position = _without_checkpoint(pipeline, recovered)
+    _replay(pipeline, position, schemas, recovered)
+    return recovered, lanes
+
+
+def journal_position(meta) -> int:
+    """The journal position that a checkpoint's meta covers: what stands before it is needed by no restart."""
+    return msgpack.unpackb(meta, strict_map_key=False)["position"]
+
+def _load(pipeline, meta, images):
+    fresh = []
+    for stream in pipeline.streams:
+        if stream.name in meta["streams"]:
+            stream.load(meta["streams"][stream.name])
+        if stream.stages and f"watermarks/{stream.name}" in images:
+            stream.watermarks.load(bytes(images[f"watermarks/{stream.name}"]))
+    for stage in pipeline.stages:
+        state = meta["stages"].get(stage.name)
+        memory = images.get(f"memory/{stage.name}")
+        if state is None or state["identity"] != stage.rule.identity or memory is None:
+            stage.start_at(stage.input.next_sequence)
+            fresh.append(stage.name)
+            continue
+        stage.load(state)
+        stage.rule.load_image((memory, images[f"globals/{stage.name}"]))
+        stage.rule.quarantined = state["quarantined"]
+        stage.forget_memento()
+    for outbox in pipeline.outboxes:
+        state = meta["outboxes"].get(outbox.name)
+        if state is not None:
+            outbox.log.truncate(state["head"])
+            outbox.load(state)
+    pipeline.unrouted = meta["unrouted"]
+    return tuple(fresh)
+
+
+def _count_letters(pipeline, since):
+    """Dead letters of events written after the checkpoint; those of rules are counted when replay skips the call."""
+    by_number = {s.number: s for s in pipeline.inputs}
+    for record in _records(pipeline.dead.log, since):
+        letter = msgpack.unpackb(record.payload)
+        if "rule" in letter:
+            continue
+        stream = by_number.get(record.stream)
+        if stream is None:
+            pipeline.unrouted += 1
+        else:
+            stream.arrived += 1
+            stream.rejected += 1
+
+
+def _without_checkpoint(pipeline, recovered):
+    """Sequences from what the logs hold, and the journal position to play from."""
+    by_name = {s.name: s for s in pipeline.streams}
+    shown_ns = 0
+    for outbox in pipeline.outboxes:
+        names, schemas = {}, {}
+        for record in _records(outbox.log, outbox.log.tail):
+            if record.kind == SCHEMA:
+                schemas[record.stream] = Schema.from_dict(msgpack.unpackb(record.payload))
+                names[record.stream] = schemas[record.stream].stream
+            elif record.kind in (BATCH, GAP) and names.get(record.stream) in by_name:
+                stream = by_name[names[record.stream]]
+                stream.next_sequence = max(stream.next_sequence, record.first + record.count)
+                outbox.adopt(stream, record)
+                if record.kind == BATCH:
+                    shown_ns = max(shown_ns, decode_columns(record.payload, schemas[record.stream]).received_ns)
+    inputs = {s.name: s for s in pipeline.inputs}
+    schemas, position = {}, pipeline.journal.log.head
+    for record in _records(pipeline.journal.log, pipeline.journal.log.tail):
+        if record.kind == SCHEMA:
+            schemas[record.stream] = Schema.from_dict(msgpack.unpackb(record.payload))
+        elif record.kind == BATCH and record.stream in schemas and schemas[record.stream].stream in inputs:
+            if decode_columns(record.payload, schemas[record.stream]).received_ns > shown_ns:
+                position = record.position
+                break
+            stream = inputs[schemas[record.stream].stream]
+            stream.next_sequence = max(stream.next_sequence, record.first + record.count)
+    for stream in pipeline.streams:
+        stream.since = stream.next_sequence
+    for stage in pipeline.stages:
+        stage.start_at(stage.input.next_sequence)
+    recovered.fresh = tuple(stage.name for stage in pipeline.stages)
+    return position
+
+
+def _replay(pipeline, position, schemas, recovered):
+    damaged = pipeline.journal.log.damaged_since(position)
+    if damaged:
+        for stage in pipeline.stages:
+            for stream in (stage.output, stage.late):
+                pipeline.jump(stream, JUMP)
+    pipeline.learn_skips(_records(pipeline.journal.log, position))
+    for record in _records(pipeline.journal.log, position):
+        recovered.replayed += 1
+        if record.kind == SCHEMA:
+            schemas[record.stream] = Schema.from_dict(msgpack.unpackb(record.payload))
+        else:
+            recovered.damaged += pipeline.replay(record, schemas)
+
+
+def _records(log, position):
+    """All records of a log from a position on."""
+    while position < log.head:
+        records = log.read(position, READ_BYTES)
+        if not records:
+            return
+        yield from records
+        position = records[-1].position + 1

@@ -1,0 +1,126 @@
+"""Streams and stages: the graph that events flow through.
+
+A stream is a sequence of typed events with one schema; a stage is a rule at work between two streams. A stream knows its
+consumers, so an event's way is a walk from its stream: no queue, no scheduler.
+"""
+
+from edge.errors import RuleError
+
+MEMENTO_ROWS_MAX = 32_768            # a trap is undone by playing at most so many rows again
+MEMENTO_CALLS_MAX = 64
+
+
+class Stream:
+    """A stream at work: its schema, its next sequence number, its event-time progress and its consumers."""
+
+    def __init__(self, number, schema, watermarks):
+        self.number = number         # in records of journal and outboxes
+        self.name = schema.stream
+        self.schema = schema
+        self.watermarks = watermarks
+        self.next_sequence = 0
+        self.since = 0               # first sequence of the ledger's time
+        self.arrived = 0             # input streams: events that came for it, good or not
+        self.rejected = 0            # input streams: of these, dead letters
+        self.damaged = 0             # input streams: of these, gone from a damaged journal before they were played again
+        self.stages = []
+        self.outboxes = []
+
+    @property
+    def consumed(self) -> bool:
+        return bool(self.stages or self.outboxes)
+
+    def number_rows(self, batch):
+        """Give a batch its sequences."""
+        batch.first_sequence = self.next_sequence
+        self.next_sequence += len(batch)
+
+    def state(self) -> dict:
+        return {"next": self.next_sequence, "since": self.since, "arrived": self.arrived, "rejected": self.rejected, "damaged": self.damaged}
+
+    def load(self, state):
+        self.next_sequence, self.since = state["next"], state["since"]
+        self.arrived, self.rejected, self.damaged = state["arrived"], state["rejected"], state["damaged"]
+
+
+class Stage:
+    """A rule at work: reads `input`, puts out to `output`, late rows to `late`. Undoes a trap without help from others.
+
+    memento: the rule's state some calls ago, with the batches since; playing them again gives the state before a trap.
+    It is exact, because a rule is a function of what it was given.
+    """
+
+    def __init__(self, rule, input_stream, output, late):
+        self.rule = rule
+        self.name = rule.name
+        self.input = input_stream
+        self.output = output
+        self.late = late
+        self.since = 0               # first input sequence that this stage was given
+        self._damaged_since = 0
+        self.calls = 0               # counts every call, skipped ones too: names a call in the journal
+        self.selected = self.filtered = self.consumed = self.late_rows = self.ignored = self.dead = self.unprocessed = 0
+        self._image = None
+        self._since_image = []
+        self._rows_since_image = 0
+
+    def process(self, batch):
+        """The rule's Result for a batch (rows, or a tick). Raises RuleError after the rule was put back to the state before."""
+        if self._image is None or self._rows_since_image > MEMENTO_ROWS_MAX or len(self._since_image) >= MEMENTO_CALLS_MAX:
+            self._image, self._since_image, self._rows_since_image = self.rule.image(), [], 0
+        try:
+            result = self.rule.process(batch)
+        except RuleError:
+            self.dead += len(batch)
+            self._undo()
+            raise
+        self._since_image.append(batch)
+        self._rows_since_image += len(batch)
+        self._account(batch, result)
+        return result
+
+    def skip(self, batch):
+        """A call that trapped when it was first made: the journal says so, it is not made again."""
+        self.dead += len(batch)
+
+    def pass_by(self, batch):
+        """The rule is in quarantine."""
+        self.unprocessed += len(batch)
+
+    def _account(self, batch, result):
+        rows, late, ignored = len(batch), result.late_count, result.ignored
+        self.late_rows += late
+        self.ignored += ignored
+        if self.rule.is_filter:
+            self.selected += result.selected_count
+            self.filtered += rows - late - ignored - result.selected_count
+        else:
+            self.consumed += rows - late - ignored
+
+    def _undo(self):
+        self.rule.reset()
+        self.rule.load_image(self._image)
+        for batch in self._since_image:
+            self.rule.process(batch)
+
+    def start_at(self, sequence):
+        """A rule without history: its ledger begins with this input sequence."""
+        self.since = sequence
+        self._damaged_since = self.input.damaged
+
+    def forget_memento(self):
+        """The state was replaced from outside."""
+        self._image = None
+
+    def outcome(self) -> dict:
+        """What became of the input rows, for the ledger."""
+        return {"selected": self.selected, self.rule.drops: self.filtered, "aggregated": self.consumed, "late": self.late_rows,
+                "ignored": self.ignored, "dead_lettered": self.dead, "quarantined": self.unprocessed, "damaged": self.input.damaged - self._damaged_since}
+
+    def state(self) -> dict:
+        return {"since": self.since, "damaged_since": self._damaged_since, "calls": self.calls, "identity": self.rule.identity, "quarantined": self.rule.quarantined,
+                "rows": [self.selected, self.filtered, self.consumed, self.late_rows, self.ignored, self.dead, self.unprocessed]}
+
+    def load(self, state):
+        self.since, self._damaged_since, self.calls = state["since"], state["damaged_since"], state["calls"]
+        (self.selected, self.filtered, self.consumed, self.late_rows, self.ignored, self.dead, self.unprocessed) = state["rows"]

@@ -1,0 +1,66 @@
+"""Workload W1: 100 devices, 115-byte JSON, one event in ten above 30 degrees; as PUBLISH packets, and what a gateway is to do with it.
+
+Rule 1 forwards every event with temp > 30; rule 2 gives mean, min, max and count of temp by device for each second.
+"""
+
+import random
+
+DEVICES = 100
+FIRST_SEQ = 10_000_000
+START_MS = 1_780_000_000_000
+
+STREAM = """
+[streams.env]
+topics = ["sensors/+/+/env"]
+key = "device"
+time = "ts"
+lateness = "1s"
+idle = "2s"
+[streams.env.fields]
+device = "str"
+ts = { type = "time", format = "ms" }
+temp = "f64"
+hum = "f64"
+seq = "i64"
+site = "str"
+pres = "f64"
+bat = "f64"
+"""
+
+RULES = """
+[rules.hot]
+input = "env"
+module = "threshold"
+params = { field = "temp", op = ">", value = 30.0 }
+[rules.seconds]
+input = "env"
+module = "window"
+params = { length = "1s", fields = ["temp"], functions = ["count", "mean", "min", "max"], decimals = 3 }
+"""
+
+
+def events(count, rate=1000, seed=1):
+    """(topic, payload, temp) of `count` events, `rate` a second of their own time; the same for the same seed."""
+    rng = random.Random(seed)
+    temp = [rng.randint(1800, 2800) for _ in range(DEVICES)]
+    hum = [rng.randint(350, 550) for _ in range(DEVICES)]
+    pres = [10132] * DEVICES
+    for i in range(count):
+        d = rng.randrange(DEVICES)
+        temp[d] = min(2950, max(1500, temp[d] + rng.randint(-10, 10)))
+        hum[d] = min(900, max(200, hum[d] + rng.randint(-2, 2)))
+        pres[d] = min(10300, max(10000, pres[d] + rng.randint(-1, 1)))
+        t = rng.randint(3001, 3998) if rng.random() < 0.1 else temp[d]
+        payload = (f'{{"device":"dev-{d:03}","ts":{START_MS + i * 1000 // rate},"temp":{t // 100}.{t % 100:02},"hum":{hum[d] // 10}.{hum[d] % 10},'
+                   f'"seq":{FIRST_SEQ + i},"site":"s1","pres":{pres[d] // 10}.{pres[d] % 10},"bat":3.{60 + i // 100000 % 40}}}')
+        yield f"sensors/s1/dev-{d:03}/env".encode(), payload.encode(), t
+
+
+def packets(count, rate=1000, seed=1) -> bytes:
+    """The events as MQTT 3.1.1 PUBLISH packets at QoS 0, back to back."""
+    out = bytearray()
+    for topic, payload, _ in events(count, rate, seed):
+        size = 2 + len(topic) + len(payload)
+        out += b"\x30" + (bytes([size]) if size < 128 else bytes([size & 127 | 128, size >> 7]))
+        out += len(topic).to_bytes(2, "big") + topic + payload
+    return bytes(out)

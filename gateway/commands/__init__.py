@@ -1,0 +1,1 @@
+"""The commands of `tidegate`, a module each: SUMMARY, add_arguments(parser), run(arguments) -> exit status."""

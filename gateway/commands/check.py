@@ -1,0 +1,34 @@
+"""`tidegate check -c FILE`: every problem of a configuration, with its place, and rules checked against their modules."""
+
+import json
+import sys
+
+from gateway import assembly, config
+
+
+def add_arguments(parser):
+    parser.add_argument("-c", "--config", default="tidegate.toml", help="the configuration (tidegate.toml)")
+    parser.add_argument("--json", action="store_true", help="the problems as one JSON object")
+    parser.add_argument("--schema", action="store_true", help="print the configuration's JSON Schema, for editors")
+
+
+def run(arguments):
+    if arguments.schema:
+        from gateway import spec
+
+        print(json.dumps(spec.schema(), indent=1))
+        return 0
+    problems = []
+    try:
+        loaded = config.load(arguments.config)
+        problems = assembly.check(loaded)
+    except config.Problems as error:
+        problems = error.items
+    if arguments.json:
+        print(json.dumps({"config": str(arguments.config), "problems": [{"place": p, "problem": w} for p, w in problems]}))
+    else:
+        for place, what in problems:
+            print(f"{arguments.config}: {place}: {what}" if place else f"{arguments.config}: {what}", file=sys.stderr)
+        if not problems:
+            print(f"{arguments.config}: ok")
+    return 1 if problems else 0

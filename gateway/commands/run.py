@@ -1,0 +1,17 @@
+"""`tidegate run -c FILE`: the daemon."""
+
+from gateway import config
+
+
+def add_arguments(parser):
+    parser.add_argument("-c", "--config", default="tidegate.toml", help="the configuration (tidegate.toml)")
+    parser.add_argument("--log-format", choices=["text", "json"], help="overrides gateway.log_format")
+
+
+def run(arguments):
+    loaded = config.load(arguments.config)
+    if arguments.log_format:
+        loaded.gateway.log_format = arguments.log_format
+    from gateway.daemon import Daemon
+
+    return Daemon(loaded).run()

@@ -1,0 +1,195 @@
+"""Reading a configuration: TOML in, a spec.Config or every problem at once with its place and what to do."""
+
+import difflib
+import re
+import tomllib
+from pathlib import Path
+from types import UnionType
+from typing import get_args, get_origin
+
+import msgspec
+from msgspec import Struct
+
+from edge.errors import ConfigError
+from gateway import spec
+from gateway.units import Duration, Size
+
+
+class Problems(ConfigError):
+    """All that is wrong with a configuration. `items`: (place such as "lanes.alerts.age", what and what to do)."""
+
+    def __init__(self, source, items):
+        self.source = source
+        self.items = items
+        super().__init__("\n".join(f"{source}: {place}: {what}" if place else f"{source}: {what}" for place, what in items))
+
+
+def load(path) -> spec.Config:
+    """The configuration in a file; relative paths in it are relative to the file. Raises Problems."""
+    path = Path(path)
+    try:
+        text = path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise Problems(path, [("", f"cannot be read: {error.strerror}; name the file with -c")]) from None
+    except UnicodeDecodeError as error:
+        raise Problems(path, [("", f"is not UTF-8 at byte {error.start}")]) from None
+    return parse(text, path)
+
+
+def parse(text, path=Path("tidegate.toml")) -> spec.Config:
+    """The configuration in a text. Raises Problems with everything that is wrong with it."""
+    try:
+        data = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise Problems(path, [("", f"is not TOML: {error}")]) from None
+    problems = []
+    config = _struct(spec.Config, data, "", problems)
+    _relate(data, problems)
+    if problems:
+        raise Problems(path, problems)
+    for stream in config.streams.values():
+        stream.fields = {name: spec.FieldSpec(f) if isinstance(f, str) else f for name, f in stream.fields.items()}
+    _resolve_paths(config, Path(path).absolute().parent)
+    return config
+
+
+def _struct(kind, data, place, problems):
+    """Convert a table field by field, so that one mistake does not hide the next."""
+    if not isinstance(data, dict):
+        problems.append((place, f"must be a table, not {_said(data)}"))
+        return None
+    fields = {f.encode_name: f for f in msgspec.structs.fields(kind)}
+    values = {}
+    for name in data:
+        if name not in fields:
+            problems.append((_at(place, name), f"unknown key{_near(name, fields)}"))
+    for name, f in fields.items():
+        if name in data:
+            values[f.name] = _value(f.type, data[name], _at(place, name), problems)
+        elif f.required:
+            problems.append((_at(place, name), f"is missing: {kind.DOCS[f.name.rstrip('_')]}"))
+    if problems:
+        return None
+    return kind(**values)
+
+
+def _value(kind, data, place, problems):
+    origin, arguments = get_origin(kind), get_args(kind)
+    struct = next((a for a in (kind, *arguments) if isinstance(a, type) and issubclass(a, Struct)), None)
+    if origin is dict and isinstance(data, dict):
+        return {name: _value(arguments[1], _named(arguments[0], name, place, problems) and item, _at(place, name), problems)
+                for name, item in data.items()}
+    if struct is not None and (isinstance(data, dict) or not _is_union(kind) or struct is not spec.FieldSpec):
+        return _struct(struct, data, place, problems)
+    if struct is not None:
+        kind = spec.Kind
+    try:
+        return msgspec.convert(data, kind, dec_hook=_quantity)
+    except (msgspec.ValidationError, ValueError) as error:
+        problems.append((place, _plain(str(error), data)))
+        return None
+
+
+def _is_union(kind):
+    return get_origin(kind) is UnionType or str(get_origin(kind)) == "typing.Union"
+
+
+def _named(kind, name, place, problems):
+    try:
+        msgspec.convert(name, kind)
+    except msgspec.ValidationError:
+        problems.append((_at(place, name), "a name has letters, digits, _ - . and at most 64 of them"))
+    return True
+
+
+def _quantity(kind, data):
+    if kind in (Duration, Size):
+        if not isinstance(data, str):
+            raise ValueError(f"must be {kind.summary} in quotes")
+        return kind.parse(data)
+    raise NotImplementedError(kind)
+
+
+def _plain(message, data):
+    message = re.sub(r" - at `.*`$", "", message)
+    return f"{message}, not {_said(data)}" if message.startswith("Expected") else message
+
+
+def _said(data):
+    return "a table" if isinstance(data, dict) else "a list" if isinstance(data, list) else repr(data)
+
+
+def _at(place, name):
+    return f"{place}.{name}" if place else name
+
+
+def _near(name, known):
+    close = difflib.get_close_matches(name, known, 1, 0.6)
+    return f"; did you mean {close[0]}?" if close else f"; known are {', '.join(known)}"
+
+
+def _relate(data, problems):
+    """What no single table can tell: names that must exist, tables that need each other. Reads the raw data, so that it can speak
+    although a table has mistakes of its own."""
+    streams, rules, lanes = _table(data, "streams"), _table(data, "rules"), _table(data, "lanes")
+    if "listener" not in data and "broker" not in data:
+        problems.append(("", "nothing comes in: add a [listener] for devices, or a [broker] to subscribe to"))
+    if "streams" in data and not streams:
+        problems.append(("streams", "there is none: add [streams.NAME] with topics and fields"))
+    for name in sorted(set(streams) & set(rules)):
+        problems.append((f"rules.{name}", "a stream has this name; a rule's output is a stream of the rule's name, so take another"))
+    known = [*streams, *rules, *(f"{rule}.late" for rule in rules)]
+    for name in rules:
+        _known_stream(f"rules.{name}.input", _table(rules, name).get("input"), known, problems)
+    for name in lanes:
+        lane = _table(lanes, name)
+        fed_by = lane.get("streams")
+        for i, stream in enumerate(fed_by if isinstance(fed_by, list) else ()):
+            _known_stream(f"lanes.{name}.streams[{i}]", stream, known, problems)
+        if isinstance(lane.get("topic"), str):
+            _topic_template(f"lanes.{name}.topic", lane["topic"], problems)
+    if lanes and "upstream" not in data:
+        problems.append(("upstream", "is missing: lanes need an [upstream] with the host of a broker"))
+    for end in ("listener", "broker", "upstream"):
+        tls = _table(_table(data, end), "tls")
+        if ("cert" in tls) != ("key" in tls):
+            problems.append((f"{end}.tls", "cert and key go together"))
+    if "tls" in _table(data, "listener") and "cert" not in _table(_table(data, "listener"), "tls"):
+        problems.append(("listener.tls.cert", "is missing: a listener with tls needs cert and key"))
+
+
+def _table(data, name):
+    table = data.get(name)
+    return table if isinstance(table, dict) else {}
+
+
+def _known_stream(place, name, known, problems):
+    if isinstance(name, str) and name not in known:
+        problems.append((place, f"there is no stream or rule {name!r}{_near(name, known)}"))
+
+
+def _topic_template(place, template, problems):
+    try:
+        topic = template.format(gateway="g", lane="l", stream="s")
+    except (KeyError, IndexError, ValueError):
+        problems.append((place, "only {gateway}, {lane} and {stream} are known in braces"))
+        return
+    if not topic or any(c in topic for c in "+#\0") or topic.startswith("$"):
+        problems.append((place, "is not a topic to publish on: no + or #, and no $ at the start"))
+
+
+def _resolve_paths(config, base):
+    def absolute(path):
+        return None if path is None else str(base / path)
+
+    config.gateway.data = absolute(config.gateway.data)
+    for rule in config.rules.values():
+        if rule.module.endswith(".wasm"):
+            rule.module = absolute(rule.module)
+    for end in (config.listener, config.broker, config.upstream):
+        if end is None:
+            continue
+        if end.tls:
+            end.tls.ca, end.tls.cert, end.tls.key = absolute(end.tls.ca), absolute(end.tls.cert), absolute(end.tls.key)
+        if getattr(end, "password_file", None):
+            end.password_file = absolute(end.password_file)

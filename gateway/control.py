@@ -1,0 +1,133 @@
+"""The local socket: `tidegate status`, `ledger` and others ask the running daemon here. A JSON object a line, in both directions.
+
+request  {"get": NAME, ...}        answer  {"ok": true, "value": ...} or {"ok": false, "error": text}
+Only the daemon's user may connect (mode 0600). A request is at most REQUEST_BYTES_MAX; at most CONNECTIONS_MAX clients at a time.
+"""
+
+import json
+import os
+import socket
+
+from edge.errors import ConfigError, TidegateError
+
+REQUEST_BYTES_MAX = 64 << 10
+CONNECTIONS_MAX = 16
+SOCKET = "tidegate.sock"
+
+
+class Control:
+    """Answers requests in the reactor's thread. handlers: name -> fn(request) -> plain data."""
+
+    def __init__(self, reactor, directory, handlers):
+        self._reactor = reactor
+        self._handlers = handlers
+        self._path = os.path.join(directory, SOCKET)
+        self._clients = {}
+        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK)
+        try:
+            if os.path.exists(self._path):
+                os.unlink(self._path)        # the directory's lock says that no other daemon has it
+            previous = os.umask(0o177)
+            try:
+                self._socket.bind(self._path)
+            finally:
+                os.umask(previous)
+            self._socket.listen(CONNECTIONS_MAX)
+        except OSError as error:
+            raise ConfigError(f"{self._path}: no local socket: {error.strerror}; gateway.data may be a shorter or a writable path") from None
+        reactor.watch(self._socket.fileno(), self._accept)
+
+    def _accept(self):
+        try:
+            client, _ = self._socket.accept()
+        except OSError:
+            return
+        if len(self._clients) >= CONNECTIONS_MAX:
+            client.close()
+            return
+        client.setblocking(False)
+        self._clients[client.fileno()] = [client, b"", b""]
+        self._watch(client.fileno())
+
+    def _watch(self, fd):
+        writing = bool(self._clients[fd][2])
+        self._reactor.watch(fd, lambda: self._read(fd), (lambda: self._write(fd)) if writing else None)
+
+    def _read(self, fd):
+        client, buffered, _ = self._clients[fd]
+        try:
+            data = client.recv(65536)
+        except BlockingIOError:
+            return
+        except OSError:
+            data = b""
+        buffered += data
+        if not data or len(buffered) > REQUEST_BYTES_MAX:
+            self._drop(fd)
+            return
+        *lines, rest = buffered.split(b"\n")
+        self._clients[fd][1] = rest
+        for line in lines:
+            self._clients[fd][2] += self._answer(line) + b"\n"
+        self._write(fd)
+
+    def _answer(self, line):
+        try:
+            request = json.loads(line)
+            handler = self._handlers[request["get"]]
+        except (ValueError, KeyError, TypeError):
+            return json.dumps({"ok": False, "error": f"unknown request; known are {', '.join(self._handlers)}"}).encode()
+        try:
+            return json.dumps({"ok": True, "value": handler(request)}, default=str).encode()
+        except TidegateError as error:
+            return json.dumps({"ok": False, "error": str(error)}).encode()
+
+    def _write(self, fd):
+        client, _, out = self._clients[fd]
+        try:
+            sent = client.send(out) if out else 0
+        except BlockingIOError:
+            sent = 0
+        except OSError:
+            self._drop(fd)
+            return
+        self._clients[fd][2] = out[sent:]
+        self._watch(fd)
+
+    def _drop(self, fd):
+        self._reactor.forget(fd)
+        self._clients.pop(fd)[0].close()
+
+    def close(self):
+        for fd in list(self._clients):
+            self._drop(fd)
+        self._reactor.forget(self._socket.fileno())
+        self._socket.close()
+        try:
+            os.unlink(self._path)
+        except OSError:
+            pass
+
+
+def ask(directory, name, timeout_s=10.0, **request):
+    """Ask the daemon that runs on a data directory. Raises ConfigError when none answers, TidegateError with its error."""
+    path = os.path.join(directory, SOCKET)
+    client = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    client.settimeout(timeout_s)
+    try:
+        client.connect(path)
+        client.sendall(json.dumps({"get": name, **request}).encode() + b"\n")
+        answer = b""
+        while not answer.endswith(b"\n"):
+            data = client.recv(1 << 20)
+            if not data:
+                raise ConnectionResetError("closed")
+            answer += data
+    except OSError as error:
+        raise ConfigError(f"{path}: no gateway answers ({error}); is it running, as this user, on this data directory?") from None
+    finally:
+        client.close()
+    reply = json.loads(answer)
+    if not reply["ok"]:
+        raise TidegateError(reply["error"])
+    return reply["value"]

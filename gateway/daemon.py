@@ -1,0 +1,180 @@
+"""The daemon: `turn` is the way of an event through the gateway, from the sockets to the sockets.
+
+    sources read into the intake -> decode and journal -> fsync -> PUBACKs -> rules -> outboxes -> lanes publish
+
+One thread does all of it. While the disk refuses, nothing is acknowledged and nothing read: devices are held back, lanes go on.
+"""
+
+import signal
+import time
+
+from edge.errors import DiskError
+from gateway.assembly import Parts
+from gateway.control import Control
+from gateway.logs import Log
+from gateway.notify import Notifier
+from gateway.status import ledger, metrics_text, status
+
+TICK_S = 1.0
+RETRY_S = 0.25                           # between two tries of a disk that refuses
+IDLE_S = 1.0
+
+
+class Daemon:
+    """A gateway on a configuration. run() returns the process's exit status; `turn` is one round, for tests."""
+
+    def __init__(self, config):
+        self.config = config
+        self.log = Log(config.gateway.log_format)
+        self.parts = Parts(config, self.log)
+        self.pipeline = self.parts.pipeline
+        self.reactor = self.parts.reactor
+        self.intake = self.parts.intake
+        self.clock = self.parts.clock
+        self.control = None
+        self.started = time.monotonic()
+        self.blocked = ""                # why nothing is taken in
+        self._stored = []                # journaled, not yet synced
+        self._stopping = False
+        self._notifier = Notifier()
+        self._checkpointed = 0           # pipeline.changes at the last checkpoint
+        self._checkpoint_due = False
+
+    def run(self) -> int:
+        """Serve until SIGTERM or SIGINT; then flush, checkpoint and return 0."""
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self._stop)
+        signal.set_wakeup_fd(self.reactor.wake_fd, warn_on_full_buffer=False)
+        try:
+            self.start()
+            while not self._stopping:
+                self.turn(IDLE_S)
+        finally:
+            self.close()
+        return 0
+
+    def start(self):
+        """Take up where the last run stood, then open the doors."""
+        parts = self.parts
+        self.control = Control(self.reactor, self.config.gateway.data, {
+            "status": lambda request: status(self), "ledger": lambda request: ledger(self), "metrics": lambda request: metrics_text(self)})
+        parts.open_sources()
+        self._checkpointed = self.pipeline.changes
+        self._every(TICK_S, self._tick)
+        self._every(self.config.gateway.checkpoint.seconds or TICK_S, self._want_checkpoint)
+        if self._notifier.watchdog_s:
+            self._every(self._notifier.watchdog_s, self._notifier.alive)
+        self._notifier.ready("running")
+        self.log("gateway", f"{self.config.gateway.name} runs", streams=len(parts.pipeline.inputs), rules=len(parts.pipeline.stages),
+                 lanes=len(parts.lanes), **({"listening": parts.listener.port} if parts.listener else {}))
+
+    def turn(self, timeout_s):
+        """One round of the way of an event."""
+        self.reactor.turn(timeout_s)
+        if self.intake and not self.intake.closed:
+            self._stored = self.pipeline.store(self.intake, self.clock.now_ns(), self.clock.quality)
+            self.intake.closed = True
+        if self.intake.closed:
+            self._commit()
+        if self._checkpoint_due:
+            self._checkpoint()
+
+    def _commit(self):
+        """Make durable what was stored, and only then acknowledge it, run the rules on it and send."""
+        if not self._disk_is_good():
+            return
+        for source in self.parts.sources:
+            source.acknowledge()
+        self.intake.clear()
+        if self.intake.topics.nearly_full:
+            self.intake.topics.clear()
+        stored, self._stored = self._stored, []
+        self.pipeline.run(stored)
+        self.intake.closed = False
+        self._forward()
+
+    def _disk_is_good(self) -> bool:
+        """Journal synced and outboxes able to take more; else the gateway takes nothing in, and tries again."""
+        try:
+            self.pipeline.sync()
+            self.pipeline.flush()
+            reason = self.pipeline.blocked
+        except DiskError as error:
+            reason = str(error)
+        if not reason:
+            if self.blocked:
+                self.log("disk", "takes events again")
+            self.blocked = ""
+            return True
+        self.blocked = reason
+        self._checkpoint_due = True      # it lets go of what no restart needs
+        self.log.error("disk", reason)
+        time.sleep(RETRY_S)
+        return False
+
+    def _forward(self):
+        """What came leaves, once all that it rests on is durable."""
+        if self.pipeline.unsure:
+            try:
+                self.pipeline.sync()
+            except DiskError as error:
+                self.log.error("disk", str(error))
+        for outbox, lane in self.parts.lanes:
+            rows = outbox.take_fresh()
+            if rows:
+                lane.wake(rows)
+
+    # --- once in a while
+
+    def _every(self, seconds, fn):
+        def again():
+            fn()
+            self.reactor.later(seconds, again)
+
+        self.reactor.later(seconds, again)
+
+    def _tick(self):
+        if self.blocked:
+            return
+        delta = self.clock.step()
+        if delta:
+            self.log("clock", f"was set by {delta / 1e9:+.1f} s")
+            self.pipeline.clock_set(delta)
+        self.pipeline.tick(self.clock.now_ns())
+        self._forward()
+
+    def _want_checkpoint(self):
+        self._checkpoint_due = True
+
+    def _checkpoint(self):
+        """Commit state, watermarks, positions and cursors together; then let go of what no restart needs."""
+        self._checkpoint_due = False
+        if self.pipeline.changes == self._checkpointed and not self.parts.cursors_moved():
+            return
+        try:
+            self.parts.checkpoint()
+        except DiskError as error:
+            self.log.error("disk", f"no checkpoint: {error}")
+            return
+        self._checkpointed = self.pipeline.changes
+
+    # --- the end
+
+    def _stop(self, number, frame):
+        self._stopping = True
+
+    def close(self):
+        """Stop reading, flush, checkpoint, release."""
+        self._notifier.stopping()
+        if self.intake and not self.intake.closed:
+            self._stored = self.pipeline.store(self.intake, self.clock.now_ns(), self.clock.quality)
+            self.intake.closed = True
+        if self.intake.closed:
+            self._commit()
+        self.parts.close_sources()
+        self._want_checkpoint()
+        self._checkpoint()
+        if self.control is not None:
+            self.control.close()
+        self.parts.close()
+        self.log("gateway", f"{self.config.gateway.name} stopped")

@@ -1,0 +1,1 @@
+"""What `tidegate demo` runs: a configuration of every part, for the simulator's fleet `demo`."""

@@ -1,0 +1,49 @@
+"""docs/configuration.md and docs/tidegate.schema.json, made from the configuration's types: `python -m gateway.reference`."""
+
+import json
+import sys
+from pathlib import Path
+
+import msgspec
+
+from gateway import spec
+from gateway.units import Duration, Size
+
+SECTIONS = [("gateway", spec.Gateway), ("listener", spec.Listener), ("broker", spec.Broker), ("streams.NAME", spec.Stream),
+            ("streams.NAME.fields.FIELD", spec.FieldSpec), ("rules.NAME", spec.Rule), ("rules.NAME.limits", spec.Limits),
+            ("upstream", spec.Upstream), ("lanes.NAME", spec.Lane), ("journal", spec.Journal), ("metrics", spec.Metrics),
+            ("*.tls", spec.Tls)]
+
+
+def page() -> str:
+    """The reference as Markdown."""
+    lines = ["# Configuration", "", "Made by `make docs` from `gateway/spec.py`; editors read `docs/tidegate.schema.json`. `tidegate check -c FILE` prints",
+             "every problem of a file at once. Durations are written `\"250ms\"`, `\"10s\"`, `\"2h\"`; sizes `\"64KiB\"`, `\"1GiB\"`. Relative paths are",
+             "relative to the file.", ""]
+    for place, struct in SECTIONS:
+        lines += [f"## `[{place}]`", "", struct.__doc__, "", "| key | default | meaning |", "|---|---|---|"]
+        for f in msgspec.structs.fields(struct):
+            lines.append(f"| `{f.encode_name}` | {_default(f)} | {struct.DOCS[f.encode_name]} |")
+        lines.append("")
+    return "\n".join(lines)
+
+
+def _default(f):
+    if f.required:
+        return "**required**"
+    value = f.default if f.default is not msgspec.NODEFAULT else f.default_factory()
+    if value is None:
+        return "none"
+    if isinstance(value, (Duration, Size)):
+        return f'`"{value}"`'
+    return f"`{json.dumps(value)}`"
+
+
+def write(directory):
+    """Both files, into a docs folder."""
+    (directory / "configuration.md").write_text(page())
+    (directory / "tidegate.schema.json").write_text(json.dumps(spec.schema(), indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    write(Path(sys.argv[1] if len(sys.argv) > 1 else "docs"))

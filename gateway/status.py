@@ -1,0 +1,85 @@
+"""What the daemon says about itself: status for people, the ledger, metrics for Prometheus. Counters are read where they are kept."""
+
+import time
+
+from edge.ledger import accounts, check
+
+
+def status(daemon) -> dict:
+    """The running gateway as plain data."""
+    pipeline, parts = daemon.pipeline, daemon.parts
+    report = {
+        "gateway": daemon.config.gateway.name,
+        "epoch": pipeline.epoch,
+        "uptime_s": round(time.monotonic() - daemon.started, 1),
+        "blocked": daemon.blocked,
+        "clock": "trusted" if daemon.clock.quality == 0 else "not synchronised",
+        "memory_mb": round(_rss_bytes() / 1e6, 1),
+        "streams": {s.name: {"events": s.arrived, "dead_letters": s.rejected, "next_sequence": s.next_sequence} for s in pipeline.inputs},
+        "rules": {stage.name: _stage(stage) for stage in pipeline.stages} | {name: {"state": f"refused: {why}"} for name, why in parts.refused.items()},
+        "journal": _log(pipeline.journal.log),
+        "dead_letters": _log(pipeline.dead.log),
+        "lanes": {outbox.name: {"outbox": _log(outbox.log), **lane.status(time.time_ns())} for outbox, lane in parts.lanes},
+    }
+    if parts.listener is not None:
+        report["listener"] = {"port": parts.listener.port, "connected": parts.listener.connected, "refused": parts.listener.refused,
+                              "malformed": parts.listener.malformed_packets}
+    if parts.broker is not None:
+        report["broker"] = parts.broker.status()
+    if parts.upstream is not None:
+        report["upstream"] = {name: value for name, value in parts.upstream.status().items() if name != "lanes"}
+    return report
+
+
+def _stage(stage):
+    rule = stage.rule
+    return {"state": "quarantined" if rule.quarantined else "active", "module": rule.digest[:12], "in": stage.input.next_sequence - stage.since,
+            "out": stage.output.next_sequence - stage.output.since, "late": stage.late_rows, "traps": rule.traps, "calls": stage.calls,
+            "cpu_ns_per_event": round(rule.cpu_ns / max(1, stage.input.next_sequence - stage.since), 1)}
+
+
+def _log(log):
+    return {"records": log.head - log.tail, "bytes": log.size_bytes, "damaged": log.recovery.damaged}
+
+
+def ledger(daemon) -> dict:
+    """The accounts, and whether all of them balance."""
+    rows = accounts(daemon.pipeline, {outbox.name: lane for outbox, lane in daemon.parts.lanes})
+    return {"balanced": not check(rows), "accounts": [row.to_dict() for row in rows], "problems": check(rows)}
+
+
+def metrics_text(daemon) -> str:
+    """Prometheus text exposition format 0.0.4."""
+    lines = []
+
+    def metric(name, kind, help, samples):
+        lines.append(f"# HELP tidegate_{name} {help}")
+        lines.append(f"# TYPE tidegate_{name} {kind}")
+        for labels, value in samples:
+            inside = ",".join(f'{k}="{v}"' for k, v in labels.items())
+            lines.append(f"tidegate_{name}{{{inside}}} {value}" if inside else f"tidegate_{name} {value}")
+
+    now = status(daemon)
+    metric("up_seconds", "gauge", "since the start", [({}, now["uptime_s"])])
+    metric("memory_bytes", "gauge", "resident", [({}, _rss_bytes())])
+    metric("blocked", "gauge", "1 while nothing is taken in", [({}, int(bool(now["blocked"])))])
+    metric("events_total", "counter", "events that arrived", [({"stream": n}, s["events"]) for n, s in now["streams"].items()])
+    metric("dead_letters_total", "counter", "events that broke the contract", [({"stream": n}, s["dead_letters"]) for n, s in now["streams"].items()])
+    for row in ledger(daemon)["accounts"]:
+        if row["kind"] == "rule":
+            counts = [({"rule": row["name"], "fate": k}, v) for k, v in row.items() if k not in ("kind", "name", "difference")]
+            lines.extend(f'tidegate_rule_rows_total{{rule="{labels["rule"]}",fate="{labels["fate"]}"}} {v}' for labels, v in counts)
+    rules = {n: r for n, r in now["rules"].items() if "calls" in r}
+    metric("rule_traps_total", "counter", "calls that trapped", [({"rule": n}, r["traps"]) for n, r in rules.items()])
+    metric("rule_quarantined", "gauge", "1 while in quarantine", [({"rule": n}, int(r["state"] == "quarantined")) for n, r in rules.items()])
+    for name in ("rows_sent", "rows_acked", "bytes_sent", "messages_sent"):
+        metric(f"lane_{name}_total", "counter", f"{name.replace('_', ' ')} upstream", [({"lane": n}, lane[name]) for n, lane in now["lanes"].items()])
+    metric("lane_rows_waiting", "gauge", "rows not acknowledged upstream", [({"lane": n}, lane["rows_waiting"]) for n, lane in now["lanes"].items()])
+    logs = {"journal": now["journal"], "dead_letters": now["dead_letters"], **{f"outbox/{n}": lane["outbox"] for n, lane in now["lanes"].items()}}
+    metric("log_bytes", "gauge", "on disk", [({"log": n}, log["bytes"]) for n, log in logs.items()])
+    return "\n".join(lines) + "\n"
+
+
+def _rss_bytes():
+    with open("/proc/self/statm") as f:
+        return int(f.read().split()[1]) * 4096

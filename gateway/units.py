@@ -1,0 +1,54 @@
+"""Quantities as people write them in a configuration: durations ("250ms", "10s", "2h") and sizes ("64KiB", "1GiB")."""
+
+import re
+
+_DURATION = {"ns": 1, "us": 10**3, "ms": 10**6, "s": 10**9, "m": 60 * 10**9, "h": 3600 * 10**9, "d": 86400 * 10**9}
+_SIZE = {"B": 1, "kB": 10**3, "MB": 10**6, "GB": 10**9, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30, "TiB": 1 << 40}
+_QUANTITY = re.compile(r"(\d+(?:\.\d+)?)\s*([A-Za-z]+)")
+
+
+def _parse(text, units, example):
+    match = _QUANTITY.fullmatch(text.strip())
+    if not match or match[2] not in units:
+        raise ValueError(f"{text!r} is not {example}; units are {', '.join(units)}")
+    return round(float(match[1]) * units[match[2]])
+
+
+class Duration(int):
+    """Nanoseconds. Duration.parse("1.5s") == 1_500_000_000; raises ValueError."""
+
+    pattern = r"^\s*\d+(\.\d+)?\s*(ns|us|ms|s|m|h|d)\s*$"
+    summary = 'a duration such as "250ms" or "10s"'
+
+    @classmethod
+    def parse(cls, text):
+        return cls(_parse(text, _DURATION, "a duration such as \"250ms\" or \"10s\""))
+
+    @property
+    def seconds(self) -> float:
+        return self / 1e9
+
+    def __str__(self):
+        return _shortest(self, _DURATION)
+
+
+class Size(int):
+    """Bytes. Size.parse("64KiB") == 65536; raises ValueError."""
+
+    pattern = r"^\s*\d+(\.\d+)?\s*(B|kB|MB|GB|KiB|MiB|GiB|TiB)\s*$"
+    summary = 'a size such as "64KiB" or "1GiB"'
+
+    @classmethod
+    def parse(cls, text):
+        return cls(_parse(text, _SIZE, "a size such as \"64KiB\" or \"1GiB\""))
+
+    def __str__(self):
+        return _shortest(self, {k: v for k, v in _SIZE.items() if "i" in k or k == "B"})
+
+
+def _shortest(value, units):
+    number = int(value)
+    for name, unit in sorted(units.items(), key=lambda item: -item[1]):
+        if number and number % unit == 0:
+            return f"{number // unit}{name}"
+    return f"{number}{next(iter(units))}"
