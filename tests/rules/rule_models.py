@@ -154,10 +154,10 @@ class Dedup(Model):
                     ids.popitem(last=False)
                 while sum(len(s["ids"]) for s in self.keys.values()) >= self.max_ids:
                     oldest = next(iter(self.keys))
-                    if oldest == self.now:
+                    if oldest == self.now and ids:
                         ids.popitem(last=False)
                     else:
-                        self.close(oldest)
+                        self.close(next(k for k in self.keys if k != self.now))
                 ids[v] = when
         if new:
             self.answer.selected.append(r)
@@ -203,8 +203,8 @@ class Window(Model):
         per_event = (self.length - 1) // self.hop + 1
         while not known and sum(len(s["open"]) for s in self.keys.values()) + per_event > self.max_windows:
             oldest = next(iter(self.keys))
-            if oldest != self.now:
-                self.close(oldest)
+            if oldest != self.now or not state["open"]:
+                self.close(next(k for k in self.keys if k != self.now))
             else:
                 self.tell(oldest, state, min(state["open"]) + self.length)
         start, added = when // self.hop * self.hop, False
