@@ -20,7 +20,7 @@ from contextlib import suppress
 from edge._record import HEADER_BYTES, PREAMBLE, Scan, decode, encode, fields, position_of
 from edge.errors import DiskError
 from edge.opening import Opening, write_index
-from edge.segment import SEGMENT_HEADER, WINDOW_BYTES, Segment, walk
+from edge.segment import CONTINUES, SEGMENT_HEADER, SKIPS, WINDOW_BYTES, Segment, walk
 
 UNSYNCED_BYTES_MAX = 1 << 20         # in RAM; append() syncs by itself beyond that
 NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
@@ -72,8 +72,8 @@ class Log:
         self._new = None                 # the active segment while no record of it is durable: not in _segments
         self._reader = (None, None)      # segment, descriptor
         self._cursor = (None, 0, 0)      # segment, position, offset: where the last read ended
-        if found.unsure:
-            self._write_again(found.unsure[0])
+        if found.unsure and found.unsure[-1] is self._segments[-1]:
+            self._write_again(self._segments.pop())
 
     # --- state
 
@@ -153,7 +153,8 @@ class Log:
 
     def _create(self, first) -> Segment:
         self._serial += 1
-        self._new = segment = Segment(self._serial, first, self._salt, self._continues)
+        flags = CONTINUES * self._continues | SKIPS * bool(self._segments and first > self._segments[-1].end)
+        self._new = segment = Segment(self._serial, first, self._salt, flags)
         self._fd = self.disk.create(f"{self.directory}/{segment.name}.seg")
         self.disk.truncate(self._fd, self.segment_bytes_max)     # then fdatasync need not write a new size each time
         return segment
@@ -220,16 +221,17 @@ class Log:
         return int.from_bytes(bytes(b or 0xA5 for b in self.disk.entropy(4)), "little")
 
     def _write_again(self, segment):
-        """Opening could not sync a segment: hold its records as un-synced, to be written to another file."""
-        self._segments.remove(segment)
+        """Opening could not sync the last segment: hold its records as un-synced, and write them to another file. (Those before it
+        were synced when it was begun.)"""
         self._disk_bytes -= segment.size
         records = self._records(segment, segment.first)
         self._salt, self._fresh, self._continues = segment.salt, False, segment.continues
         self._unsynced = [encode(segment.salt, r.position, r.kind, r.flags, r.stream, r.first, r.count, r.payload) for r in records]
         self._unsynced_bytes = sum(map(len, self._unsynced))
         self.durable = segment.first
-        with suppress(DiskError):
+        with suppress(DiskError, OSError):
             self.sync()
+            self._unlink(segment)        # if not, the next opening does it
 
     # --- reading
 
