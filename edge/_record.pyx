@@ -4,9 +4,9 @@
     0        4        8        12         20       28       32       34     35      36
     | marker | crc32c | length | position | first  | count  | stream | kind | flags | payload ...
 
-Invariants: within a segment positions go up by one; the marker is the segment's salt, a random number that no payload can know, so a
+Invariants: within a segment positions go up, by one where nothing was lost; the marker is the segment's salt, a random number that no payload can know, so a
 record copied or forged inside a payload is never taken for one; the CRC is seeded with the salt and covers every byte after itself.
-Damage costs the damaged record only: the scan goes on at the next marker whose CRC holds and whose position is possible.
+Damage costs the damaged record only: the scan goes on at the next marker whose CRC holds and whose position goes up.
 """
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
@@ -117,7 +117,7 @@ cdef class Scan:
         while n - i >= sizeof(Header):
             h = <const Header *>(p + i)
             good = False
-            if h.marker == salt and self._possible(h.position, base + i):
+            if h.marker == salt and h.position >= self.expected:
                 size = sizeof(Header) + <uint64_t>h.length
                 if size <= left - i:
                     if size > n - i:
@@ -125,7 +125,7 @@ cdef class Scan:
                         break
                     good = crc32c_of(p + i + 8, size - 8, salt) == h.crc
             if good:
-                if base + i != self.good:
+                if base + i != self.good or h.position != self.expected:
                     self.holes.append((self.good, base + i, self.expected, h.position))
                 if h.position >= self.wanted:
                     self.records.append(record_of(h, base + i, self.payloads))
@@ -139,10 +139,6 @@ cdef class Scan:
         if i < n and n - i < sizeof(Header) and left == n:
             i = n
         self.offset = base + i
-
-    cdef inline bint _possible(self, uint64_t position, uint64_t at) noexcept:
-        """Records lost between the last good one and here took at least a header's bytes each."""
-        return self.expected <= position and position - self.expected <= (at - self.good) // sizeof(Header)
 
 
 def is_blank(const uint8_t[::1] data not None) -> bool:

@@ -17,10 +17,11 @@ import os
 from bisect import bisect_right
 from contextlib import suppress
 
-from edge._record import HEADER_BYTES, PREAMBLE, Scan, decode, encode, fields, position_of
+from edge._record import HEADER_BYTES, PREAMBLE, decode, encode, fields, position_of
 from edge.errors import DiskError
 from edge.opening import Opening, write_index
-from edge.segment import SEGMENT_HEADER, WINDOW_BYTES, Segment, walk
+from edge.reader import Reader
+from edge.segment import CONTINUES, SEGMENT_HEADER, SKIPS, Segment
 
 UNSYNCED_BYTES_MAX = 1 << 20         # in RAM; append() syncs by itself beyond that
 NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
@@ -70,10 +71,9 @@ class Log:
         self._evicting = False
         self._evicted = []               # (stream, first, count) still to be reported
         self._new = None                 # the active segment while no record of it is durable: not in _segments
-        self._reader = (None, None)      # segment, descriptor
-        self._cursor = (None, 0, 0)      # segment, position, offset: where the last read ended
-        if found.unsure:
-            self._write_again(found.unsure[0])
+        self._reader = Reader(disk, directory, self.recovery)
+        if found.unsure and found.unsure[-1] is self._segments[-1]:
+            self._write_again(self._segments.pop())
 
     # --- state
 
@@ -153,7 +153,8 @@ class Log:
 
     def _create(self, first) -> Segment:
         self._serial += 1
-        self._new = segment = Segment(self._serial, first, self._salt, self._continues)
+        flags = CONTINUES * self._continues | SKIPS * bool(self._segments and first > self._segments[-1].end)
+        self._new = segment = Segment(self._serial, first, self._salt, flags)
         self._fd = self.disk.create(f"{self.directory}/{segment.name}.seg")
         self.disk.truncate(self._fd, self.segment_bytes_max)     # then fdatasync need not write a new size each time
         return segment
@@ -220,16 +221,17 @@ class Log:
         return int.from_bytes(bytes(b or 0xA5 for b in self.disk.entropy(4)), "little")
 
     def _write_again(self, segment):
-        """Opening could not sync a segment: hold its records as un-synced, to be written to another file."""
-        self._segments.remove(segment)
+        """Opening could not sync the last segment: hold its records as un-synced, and write them to another file. (Those before it
+        were synced when it was begun.)"""
         self._disk_bytes -= segment.size
-        records = self._records(segment, segment.first)
+        records = self._reader.records(segment, segment.first)
         self._salt, self._fresh, self._continues = segment.salt, False, segment.continues
         self._unsynced = [encode(segment.salt, r.position, r.kind, r.flags, r.stream, r.first, r.count, r.payload) for r in records]
         self._unsynced_bytes = sum(map(len, self._unsynced))
         self.durable = segment.first
-        with suppress(DiskError):
+        with suppress(DiskError, OSError):
             self.sync()
+            self._unlink(segment)        # if not, the next opening does it
 
     # --- reading
 
@@ -241,7 +243,7 @@ class Log:
             while i < len(self._segments):
                 segment = self._segments[i]
                 if position < segment.end:
-                    records = self._read_segment(segment, max(position, segment.first), bytes_max)
+                    records = self._reader.read(segment, max(position, segment.first), bytes_max)
                     if records:
                         return records
                 i += 1
@@ -257,63 +259,14 @@ class Log:
 
     def damaged_since(self, position: int) -> int:
         """How many records from a position on cannot be read. Reads and checks every one of them."""
-        for segment in self._segments:
-            if position < segment.end:
-                for _ in self._records(segment, segment.first, payloads=False):
-                    pass
-        return sum(b - max(a, position) for a, b in self.recovery.lost if b > position)
-
-    def _read_segment(self, segment, position, bytes_max):
-        fd = self._fd_of(segment)
-        if self._cursor[0] is segment and self._cursor[1] == position:
-            offset, expected, window = self._cursor[2], position, bytes_max
-        else:
-            offset, expected = segment.place(position)
-            window = max(bytes_max, WINDOW_BYTES)
-        scan = Scan(segment.salt, offset, expected, wanted=position)
-        for _ in walk(self.disk, fd, scan, segment.size, max(window, HEADER_BYTES)):
-            records = [r for r in scan.records if r.position < segment.end]
-            if records:
-                start = records[0].offset
-                n = next((i for i, r in enumerate(records) if i and r.end - start > bytes_max), len(records))
-                last = records[n - 1]
-                self._cursor = (segment, last.position + 1, last.end)
-                self._lost(segment, ((a, b) for _, _, a, b in scan.holes if a <= last.position))
-                return records[:n]
-        self._lost(segment, [(a, b) for _, _, a, b in scan.holes] + [(scan.expected, segment.held)])
-        return []
-
-    def _records(self, segment, position, payloads=True):
-        """Every record of a segment from a position on that counts; what is damaged is noted."""
-        offset, expected = segment.place(position)
-        scan = Scan(segment.salt, offset, expected, wanted=position, payloads=payloads)
         try:
-            for _ in walk(self.disk, self._fd_of(segment), scan, segment.size):
-                yield from (r for r in scan.records if r.position < segment.end)
+            for segment in self._segments:
+                if position < segment.end:
+                    for _ in self._reader.records(segment, segment.first, payloads=False):
+                        pass
         except OSError as error:
             raise self._error("read", error) from error
-        self._lost(segment, [(a, b) for _, _, a, b in scan.holes] + [(scan.expected, segment.held)])
-
-    def _lost(self, segment, holes):
-        for first, after in holes:
-            after = min(after, segment.end)
-            if first < after and (new := segment.lose(first, after)):
-                self.recovery.damaged += new
-                self.recovery.lost.append((first, after))
-
-    def _fd_of(self, segment) -> int:
-        if self._fd is not None and segment is self._segments[-1]:
-            return self._fd
-        if self._reader[0] is not segment:
-            fd = self.disk.open(f"{self.directory}/{segment.name}.seg")
-            self._close_reader()
-            self._reader = (segment, fd)
-        return self._reader[1]
-
-    def _close_reader(self):
-        if self._reader[0] is not None:
-            self.disk.close(self._reader[1])
-            self._reader = (None, None)
+        return sum(b - max(a, position) for a, b in self.recovery.lost if b > position)
 
     # --- dropping
 
@@ -348,7 +301,7 @@ class Log:
             with suppress(OSError):      # opening does it otherwise
                 self._unlink(old)
         self._adopt(segment)
-        self._cursor = (None, 0, 0)
+        self._reader.close()
         self.head = self.durable = position
 
     def _oldest(self) -> int:
@@ -381,12 +334,15 @@ class Log:
             self._evicting = False
 
     def _events(self, segment):
-        """(stream, first, count) of a segment's events that count."""
+        """(stream, first, count) of a segment's events that are still of use."""
         if self._floor > segment.first or segment.end < segment.held:
-            whole = Segment(segment.serial, segment.first, segment.salt)
-            for r in self._records(segment, max(self._floor, segment.first), payloads=False):
-                whole.note(r.offset, r.end - r.offset, r.position, r.kind, r.flags, r.stream, r.first, r.count)
-            segment = whole
+            rest = Segment(segment.serial, segment.first, segment.salt)
+            try:
+                for r in self._reader.records(segment, max(self._floor, segment.first), payloads=False):
+                    rest.note(r.offset, r.end - r.offset, r.position, r.kind, r.flags, r.stream, r.first, r.count)
+            except OSError as error:
+                raise self._error("read", error) from error
+            segment = rest
         return [(stream, first, end - first) for _, stream, first, end in segment.ranges]
 
     def _remove_oldest(self):
@@ -400,8 +356,7 @@ class Log:
             raise self._error("remove segments", error) from error
 
     def _unlink(self, segment):
-        if self._reader[0] is segment:
-            self._close_reader()
+        self._reader.forget(segment)
         self.disk.unlink(f"{self.directory}/{segment.name}.seg")
         with suppress(OSError):
             self.disk.unlink(f"{self.directory}/{segment.name}.idx")
@@ -414,7 +369,7 @@ class Log:
             self.sync()
         finally:
             self._seal()
-            self._close_reader()
+            self._reader.close()
             self.disk.close(self._lock)
 
     def _error(self, what, error) -> DiskError:

@@ -7,8 +7,14 @@
 5. Only then remove what a later segment has made void, and write the indexes that were missing.
 """
 
+import errno
+
+from edge._record import HEADER_BYTES
 from edge.errors import DiskError
-from edge.segment import SEGMENT_HEADER, VERSION, parse_header, parse_name, read_at, survey
+from edge.segment import SEGMENT_HEADER, SKIPS, VERSION, parse_header, parse_name, read_at, survey
+
+UNREADABLE = (errno.EIO, errno.EUCLEAN)
+RECORDS_MAX = 1 << 20                # more than a segment holds
 
 
 class Recovery:
@@ -31,6 +37,7 @@ class Opening:
         self.recovery = Recovery()
         self.segments, self.unsure = [], []
         self.head = self.serial = 0
+        self._tail = (None, 0)           # a segment and the bytes behind its last good record that are not blank
         names = sorted(disk.listdir(directory))
         headers = {name: self._header(name) for name in names if parse_name(name)}
         fresh, void = [], []
@@ -44,7 +51,7 @@ class Opening:
         for segment in void:
             self._attempt(f"remove {segment.name}.seg, which is void", disk.unlink, f"{directory}/{segment.name}.seg")
         for segment in fresh:
-            if segment in self.segments and segment not in self.unsure:
+            if segment in self.segments and segment not in self.unsure and not (self._tail[1] and segment is self.segments[-1]):
                 write_index(disk, directory, segment)
         kept = {f"{s.name}.idx" for s in self.segments}
         for name in names:
@@ -54,11 +61,12 @@ class Opening:
 
     def _header(self, name):
         path = f"{self.directory}/{name}"
-        fd = self.disk.open(path)
         try:
-            header = parse_header(read_at(self.disk, fd, SEGMENT_HEADER.size, 0))
-        finally:
-            self.disk.close(fd)
+            header = parse_header(self._read(name, SEGMENT_HEADER.size))
+        except OSError as error:
+            if error.errno not in UNREADABLE:
+                raise
+            header = None
         if header and header[0] > VERSION:
             raise DiskError(f"{path} is of format version {header[0]}, this program reads up to {VERSION}: install the newer version again, or move the directory away")
         return header
@@ -67,10 +75,17 @@ class Opening:
         segment = parse_name(name)
         self.serial = max(self.serial, segment.serial)
         if header:
-            _, segment.salt, segment.first, segment.continues = header
+            _, segment.salt, segment.first, segment.flags = header
             segment.end = segment.held = segment.first
         self.head = max(self.head, segment.first)
-        fd = self.disk.open(f"{self.directory}/{name}")
+        try:
+            fd = self.disk.open(f"{self.directory}/{name}")
+        except OSError as error:
+            if error.errno not in UNREADABLE:
+                raise
+            self.recovery.warnings.append(f"{self.directory}/{name}: cannot be opened ({error.strerror}); left where it is")
+            self.head = max(self.head, segment.first + RECORDS_MAX)
+            return
         try:
             size = self.disk.size(fd)
             index = f"{name[:-4]}.idx"
@@ -82,6 +97,7 @@ class Opening:
             self.disk.close(fd)
         if header or segment.held > segment.first:
             self.recovery.trimmed_bytes += tail
+            self._tail = (segment, tail)
             self.segments.append(segment)
             fresh.append(segment)
         elif tail:
@@ -89,10 +105,10 @@ class Opening:
         else:
             self._attempt(f"remove {name}, which is blank", self.disk.unlink, f"{self.directory}/{name}")
 
-    def _read(self, name) -> bytes:
+    def _read(self, name, size=None) -> bytes:
         fd = self.disk.open(f"{self.directory}/{name}")
         try:
-            return read_at(self.disk, fd, self.disk.size(fd), 0)
+            return read_at(self.disk, fd, self.disk.size(fd) if size is None else size, 0)
         finally:
             self.disk.close(fd)
 
@@ -133,12 +149,15 @@ class Opening:
     def _sum_up(self):
         expected = None
         for segment in self.segments:
-            if expected is not None and segment.first > expected:
+            if expected is not None and segment.first > expected and not segment.flags & SKIPS:
                 self.recovery.lost.append((expected, segment.first))
             self.recovery.lost += [(a, min(b, segment.end)) for a, b in segment.holes if a < segment.end]
             expected = segment.end
             self.head = max(self.head, segment.end)
             self.recovery.records += segment.records
+        segment, tail = self._tail
+        if tail and segment is self.segments[-1]:
+            self.head += tail // HEADER_BYTES + 1    # what is torn may also be rotten and have been durable: give no position twice
         self.recovery.damaged = sum(b - a for a, b in self.recovery.lost)
 
 

@@ -24,6 +24,7 @@ from edge._record import PREAMBLE, Scan, is_blank
 MAGIC = b"TIDELOG\n"
 VERSION = 1
 CONTINUES = 1                        # header flag: goes on with the preamble of the segment before, and is dropped together with it
+SKIPS = 2                            # header flag: positions before `first` that no segment has were passed over, not lost
 SEGMENT_HEADER = struct.Struct("<8sHHIQII")
 INDEX_MAGIC = b"TIDEIDX\n"
 INDEX_HEADER = struct.Struct("<8sIIQQQQII")
@@ -36,10 +37,10 @@ SECTOR_BYTES = 4096
 class Segment:
     """What is known of a segment. `first <= position < end` are its positions that count; `size` its bytes up to the last good record."""
 
-    __slots__ = ("serial", "first", "salt", "continues", "end", "size", "held", "places", "offsets", "ranges", "holes")
+    __slots__ = ("serial", "first", "salt", "flags", "end", "size", "held", "places", "offsets", "ranges", "holes")
 
-    def __init__(self, serial, first, salt, continues=False):
-        self.serial, self.first, self.salt, self.continues = serial, first, salt, continues
+    def __init__(self, serial, first, salt, flags=0):
+        self.serial, self.first, self.salt, self.flags = serial, first, salt, flags
         self.end = first             # may be lower than `held` when a later segment voids the rest
         self.held = first            # position behind the last record in the file
         self.size = SEGMENT_HEADER.size
@@ -53,11 +54,15 @@ class Segment:
         return f"{self.serial:08x}-{self.first:016x}-{self.salt:08x}"
 
     @property
+    def continues(self) -> bool:
+        return bool(self.flags & CONTINUES)
+
+    @property
     def records(self) -> int:
         return self.held - self.first - sum(b - a for a, b in self.holes)
 
     def header(self) -> bytes:
-        head = SEGMENT_HEADER.pack(MAGIC, VERSION, CONTINUES if self.continues else 0, self.salt, self.first, 0, 0)[:-4]
+        head = SEGMENT_HEADER.pack(MAGIC, VERSION, self.flags, self.salt, self.first, 0, 0)[:-4]
         return head + struct.pack("<I", crc32c(head))
 
     def lose(self, first, after) -> int:
@@ -136,18 +141,18 @@ def parse_name(name) -> Segment | None:
         return None
 
 
-def parse_header(data) -> tuple[int, int, int, bool] | None:
-    """(version, salt, first, continues) of a segment header; None when it is damaged. In every version magic, version and CRC stand here."""
+def parse_header(data) -> tuple[int, int, int, int] | None:
+    """(version, salt, first, flags) of a segment header; None when it is damaged. In every version magic, version and CRC stand here."""
     if len(data) < SEGMENT_HEADER.size or not data.startswith(MAGIC):
         return None
     _, version, flags, salt, first, _, crc = SEGMENT_HEADER.unpack_from(data)
     if crc32c(data[:SEGMENT_HEADER.size - 4]) != crc:
         return None
-    return version, salt, first, bool(flags & CONTINUES)
+    return version, salt, first, flags
 
 
 def read_at(disk, fd, size, offset) -> bytes:
-    """Up to `size` bytes; sectors that the disk cannot read come as zeros, so a bad sector costs the records in it and no more."""
+    """Up to `size` bytes; sectors that the disk cannot read come as ones, so a bad sector costs the records in it and no more."""
     parts = []
     while size:
         try:
@@ -161,7 +166,7 @@ def read_at(disk, fd, size, offset) -> bytes:
             try:
                 data = disk.pread(fd, part, offset)
             except OSError:
-                data = bytes(part)
+                data = b"\xff" * part
         if not data:
             break
         parts.append(data)
