@@ -133,16 +133,16 @@ class Listener:
             self._accept_on()
         now = self.reactor.now
         for device in list(self._devices):
-            if device.overdue(now):
+            late = device.overdue(now)
+            if late and device.stalled_at is None:
                 # After a long turn of this process the packets may be in the socket already: look before closing.
-                if not device.paused:
-                    device.readable()
+                device.readable()
                 if device.state == "closed" or device in self._later or self._full_at == now:
                     continue
                 late = device.overdue(now)
-                if late:
-                    self.time_outs += 1
-                    device.close(*late)
+            if late:
+                self.time_outs += 1
+                device.close(*late)
 
     # what devices ask
 
