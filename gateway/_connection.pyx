@@ -21,6 +21,8 @@ from edge._mqtt_session cimport Run
 import os
 import ssl
 
+from edge.errors import ConfigError
+
 cdef extern from "<sys/socket.h>" nogil:
     ssize_t c_recv "recv"(int fd, void *buffer, size_t size, int flags)
     ssize_t c_send "send"(int fd, const void *buffer, size_t size, int flags)
@@ -34,7 +36,9 @@ MORE, OTHER, FULL, FAULT, CLOSED = STOP_MORE, STOP_OTHER, STOP_FULL, STOP_FAULT,
 
 cdef class Pool:
 
-    def __cinit__(self, Intake intake not None, *, uint32_t scratch_size=1 << 18, uint64_t held_max=8 << 20):
+    def __cinit__(self, Intake intake not None, *, uint32_t packet_bytes_max, uint32_t scratch_size=1 << 18, uint64_t held_max=8 << 20):
+        if packet_bytes_max > intake.bytes_max:
+            raise ConfigError(f"packets of {packet_bytes_max} bytes do not fit the intake of {intake.bytes_max}: allow smaller ones")
         self.intake = intake
         self.scratch_size = scratch_size
         self.held_max = held_max
