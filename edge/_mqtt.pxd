@@ -22,7 +22,8 @@ cdef enum:                       # why take() stopped
     STOP_LARGE = 4               # client role: the packet at `consumed` is larger than the limit; its header is complete
 
 cdef enum:                       # what a packet breaks; texts and sections in _mqtt.pyx, FAULTS
-    FAULT_FLAGS = 1
+    FAULT_GREETING = 1
+    FAULT_FLAGS
     FAULT_TYPE
     FAULT_LENGTH
     FAULT_QOS

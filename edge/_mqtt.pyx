@@ -19,6 +19,7 @@ from edge._mqtt_session cimport PacketIds, Run
 
 # fault: (what, section of MQTT 3.1.1, section of MQTT 5.0, MQTT 5 reason code)
 FAULTS = {
+    FAULT_GREETING: ("the first packet of a connection is not CONNECT", "3.1", "3.1", 0x82),
     FAULT_FLAGS: ("reserved flags of the fixed header are set wrongly", "2.2.2", "2.1.3", 0x81),
     FAULT_TYPE: ("this packet type is reserved or is not sent in this direction", "2.2.1", "2.1.2", 0x82),
     FAULT_LENGTH: ("the remaining length takes more than four bytes", "2.2.3", "1.5.5", 0x81),
@@ -243,7 +244,10 @@ cdef class Flow:
         cdef int state, stop = STOP_MORE
         cdef uint32_t before = intake.n
         out.consumed = 0
+        out.events = 0
         out.fault = 0
+        if self.server and not self.open and n and p[0] != CONNECT:
+            return self.refuse(out, FAULT_GREETING)
         while stop == STOP_MORE:
             state = frame(p + out.consumed, n - out.consumed, &f)
             if state > 0:

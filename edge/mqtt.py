@@ -133,7 +133,7 @@ class Reader:
 def read_connect(packet):
     """Connect of a CONNECT packet. Malformed, or Unsupported for another protocol version. Section 3.1."""
     if packet[0] != CONNECT:
-        raise Malformed("the first packet of a connection is not CONNECT", "3.1", 0x82)
+        raise Malformed("this is not CONNECT", "3.1", 0x82)
     r = Reader(packet, "3.1")
     c = Connect()
     name = r.binary()

@@ -7,8 +7,8 @@ from edge._mqtt cimport Flow
 cdef class Pool:
     """Memory that all connections of a listener share."""
     cdef readonly Intake intake
-    cdef uint8_t *scratch            # where idle connections receive: they hold no buffer of their own
-    cdef readonly uint32_t scratch_size
+    cdef uint8_t *scratch            # where connections without an unfinished large packet receive
+    cdef readonly uint32_t scratch_size      # bytes of one receive; the scratch is larger by what may be left over before
     cdef readonly uint64_t held      # bytes of unfinished packets, all connections
     cdef readonly uint64_t held_max
 

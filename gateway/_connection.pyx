@@ -3,7 +3,8 @@
 
 A connection without an unfinished packet holds no receive buffer: it reads into the pool's scratch, and only what is left
 over (the beginning of a packet, or whole packets that the intake had no room for) moves into a buffer of its own, which is
-freed when it is empty. So idle devices cost a socket and an object each.
+freed when it is empty. So idle devices cost a socket and an object each. The rest of a large packet is received into that
+buffer directly, or a packet that comes in small pieces would be copied again and again.
 
 Bounds: one receive() takes 256 KiB at most (fairness). A buffer grows to the packet's limit, or to one receive() of whole
 packets. All buffers together stay below Pool.held_max; the connection that would pass it is dropped (FAULT_MEMORY).
@@ -20,21 +21,28 @@ from edge._mqtt_session cimport Run
 import os
 import ssl
 
+from edge.errors import ConfigError
+
 cdef extern from "<sys/socket.h>" nogil:
     ssize_t c_recv "recv"(int fd, void *buffer, size_t size, int flags)
     ssize_t c_send "send"(int fd, const void *buffer, size_t size, int flags)
     int MSG_DONTWAIT, MSG_NOSIGNAL
+
+cdef enum:
+    LEFT_BYTES_MAX = 32 << 10        # the beginning of a packet up to here is copied to the scratch, to go on there
 
 MORE, OTHER, FULL, FAULT, CLOSED = STOP_MORE, STOP_OTHER, STOP_FULL, STOP_FAULT, -1
 
 
 cdef class Pool:
 
-    def __cinit__(self, Intake intake not None, *, uint32_t scratch_size=1 << 18, uint64_t held_max=8 << 20):
+    def __cinit__(self, Intake intake not None, *, uint32_t packet_bytes_max, uint32_t scratch_size=1 << 18, uint64_t held_max=8 << 20):
+        if packet_bytes_max > intake.bytes_max:
+            raise ConfigError(f"packets of {packet_bytes_max} bytes do not fit the intake of {intake.bytes_max}: allow smaller ones")
         self.intake = intake
         self.scratch_size = scratch_size
         self.held_max = held_max
-        self.scratch = <uint8_t *>malloc(scratch_size)
+        self.scratch = <uint8_t *>malloc(LEFT_BYTES_MAX + <size_t>scratch_size)
         if self.scratch == NULL:
             raise MemoryError("receive buffer")
 
@@ -105,14 +113,17 @@ cdef class Connection:
         """
         cdef ssize_t got
         cdef uint64_t room
-        if size_max > self.pool.scratch_size:
-            size_max = self.pool.scratch_size
-        if self.end == 0:
-            got = self.read(self.pool.scratch, size_max)
+        cdef uint32_t left = self.end - self.start
+        size_max = min(size_max, self.pool.scratch_size)
+        if left <= LEFT_BYTES_MAX:
+            if left:
+                memcpy(self.pool.scratch, self.held + self.start, left)
+            got = self.read(self.pool.scratch + left, size_max)
             if got <= 0:
                 return CLOSED if got == 0 else MORE
             self.bytes_received += got
-            return self.deal(self.pool.scratch, <uint32_t>got)
+            self.resize(0)
+            return self.deal(self.pool.scratch, left + <uint32_t>got)
         if self.start:
             memmove(self.held, self.held + self.start, self.end - self.start)
             self.end -= self.start

@@ -41,6 +41,7 @@ cdef class Tap:
         self.fd = sock.fileno()
         self.tls = isinstance(sock, ssl.SSLSocket)
         self.intake = intake
+        packet_bytes_max = min(packet_bytes_max, intake.bytes_max)
         self.flow = Flow(server=False, v5=v5, packet_bytes_max=packet_bytes_max)
         self.flow.received = received    # of the session: it outlives a connection
         self.control = Run()

@@ -41,7 +41,7 @@ class BrokerSource(Client):
         self._packet_bytes_max = packet_bytes_max
         self._received = PacketIds()     # QoS 2, of the session
         self._tap = None
-        self._subscribed = False
+        self._subscribed = False     # the broker answered SUBSCRIBE in this session
         self._paced = False
         self._paced_timer = None
         self._window_from, self._window_events = 0.0, 0
@@ -69,13 +69,13 @@ class BrokerSource(Client):
     def _subscribe(self, session_present):
         if session_present and self._subscribed:
             return
-        self._subscribed = True
         if self._version == 5:       # retained messages only for subscriptions that the session does not have yet
             self.subscribe([(topic, SubscribeOptions(qos, retainHandling=1)) for topic, qos in self._topics])
         else:
             self.subscribe(self._topics)
 
     def _on_suback(self, client, data, mid, reasons, properties):
+        self._subscribed = True
         for (topic, _), reason in zip(self._topics, reasons):
             if reason.is_failure:
                 self.refused_topics += 1
@@ -117,7 +117,7 @@ class BrokerSource(Client):
             return
         tap.flush()
         if tap.full or tap.more or tap.for_paho:
-            self._reactor.soon(self._resume)
+            self._read_soon()
 
     def _report_skipped(self, tap):
         fresh, tap.skipped = tap.skipped, 0

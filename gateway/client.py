@@ -60,6 +60,7 @@ class Client(paho.Client):
         self._ready = None           # the dialed socket on its way to _create_socket
         self._fd = -1
         self._watching = None        # what epoll was last told: (reading, writing)
+        self._reading_soon = False
         self._connected_at = 0.0
         self._timer = None
         self._news = []              # what paho's callbacks said during one call into it
@@ -174,10 +175,16 @@ class Client(paho.Client):
             if self.loop_read() or not self._buffered():
                 break
         else:
-            self._reactor.soon(self._resume)     # TLS holds bytes that epoll does not see
+            self._read_soon()                    # TLS holds bytes that epoll does not see
         self._settle()
 
+    def _read_soon(self):
+        if not self._reading_soon:
+            self._reading_soon = True
+            self._reactor.soon(self._resume)
+
     def _resume(self):
+        self._reading_soon = False
         if self._fd >= 0:
             self._readable()
 

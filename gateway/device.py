@@ -26,7 +26,8 @@ class Device:
     """One connection of a Listener, from accept to close."""
 
     __slots__ = ("listener", "sock", "fd", "peer", "flow", "connection", "state", "version", "client_id", "will", "keep_alive_s",
-                 "heard_at", "tokens", "tokens_at", "paused", "stalled_at", "session_expiry_s", "packet_bytes_max", "_watching", "_counted")
+                 "heard_at", "tokens", "tokens_at", "paused", "stalled_at", "session_expiry_s", "packet_bytes_max", "_watching", "_counted",
+                 "_received")
 
     def __init__(self, listener, sock, peer):
         self.listener, self.sock, self.peer = listener, sock, peer
@@ -44,7 +45,7 @@ class Device:
         self.stalled_at = None       # since when acknowledgements cannot be sent
         self.session_expiry_s = 0
         self.packet_bytes_max = 1 << 28
-        self._counted = 0
+        self._counted = self._received = 0
         self._watching = None
         self.watch()
 
@@ -57,7 +58,7 @@ class Device:
 
     def readable(self):
         """epoll: bytes, or the end, wait in the socket."""
-        if self.listener.may_read(self):
+        if self._wants_more() and self.listener.may_read(self):
             self.read()
 
     def read(self):
@@ -129,7 +130,8 @@ class Device:
         if status == CLOSED:
             self.close("the connection ended without DISCONNECT")
             return
-        if self.state == "open":
+        if self.state == "open" and self._received != self.connection.bytes_received:
+            self._received = self.connection.bytes_received
             self.heard_at = self.listener.reactor.now
         if self.connection.owes:
             self.listener.owing.add(self)
@@ -196,7 +198,7 @@ class Device:
         """Why this connection has to be closed now: (words, reason code), or None."""
         if self.stalled_at is not None and now - self.stalled_at > STALLED_S:
             return "it does not read its acknowledgements", 0x97
-        if self.paused or not self.keep_alive_s or now - self.heard_at <= self.keep_alive_s:
+        if not self._wants_more() or not self.keep_alive_s or now - self.heard_at <= self.keep_alive_s:
             return None
         if self.state != "open":
             return f"no CONNECT within {GREETING_S:.0f} s", None

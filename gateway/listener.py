@@ -43,7 +43,7 @@ class Listener:
         self.status, self._log = status, on_event
         self.read_bytes_max = 256 << 10 if rate_per_client is None else 16 << 10
         self.sessions_max = 4 * connections_max
-        self.pool = Pool(intake, held_max=max(8 << 20, 8 * packet_bytes_max))
+        self.pool = Pool(intake, packet_bytes_max=packet_bytes_max, held_max=max(8 << 20, 8 * packet_bytes_max))
         self.connections = self.refused = self.published = self.malformed = 0
         self.take_overs = self.wills = self.time_outs = 0
         self.owing = set()           # devices with acknowledgements to send
@@ -133,16 +133,16 @@ class Listener:
             self._accept_on()
         now = self.reactor.now
         for device in list(self._devices):
-            if device.overdue(now):
+            late = device.overdue(now)
+            if late and device.stalled_at is None:
                 # After a long turn of this process the packets may be in the socket already: look before closing.
-                if not device.paused:
-                    device.readable()
+                device.readable()
                 if device.state == "closed" or device in self._later or self._full_at == now:
                     continue
                 late = device.overdue(now)
-                if late:
-                    self.time_outs += 1
-                    device.close(*late)
+            if late:
+                self.time_outs += 1
+                device.close(*late)
 
     # what devices ask
 
@@ -178,6 +178,8 @@ class Listener:
         self._ran_at = self.reactor.now
         while self._wills and self.intake.add(*self._wills[0]):
             self._wills.popleft()
+        if not self._wills:
+            self._accept_on()
         devices, self._later = self._later, {}
         for device in devices:
             if device.state != "closed":

@@ -9,6 +9,7 @@ import time
 import pytest
 
 from edge._intake import Intake, Topics
+from gateway.listener import Listener
 from gateway.reactor import Reactor
 
 
@@ -54,6 +55,17 @@ def world():
     for source in w.sources:
         source.close()
     w.reactor.close()
+
+
+@pytest.fixture
+def make(world):
+    def make(**settings):
+        listener = Listener(world.reactor, world.intake, **{"host": "127.0.0.1", "port": 0, "on_event": world.on_event, **settings})
+        world.sources.append(listener)
+        world.listener = listener
+        return listener
+
+    return make
 
 
 def free_port():

@@ -110,6 +110,19 @@ def test_a_full_intake_stops_the_reading_and_loses_nothing(world, mosquitto):
     assert payloads(world) == [line.encode() for line in lines]
 
 
+def test_a_disk_that_does_not_answer_holds_the_broker_back(world, mosquitto):
+    broker = mosquitto()
+    source = source_of(world, broker)
+    world.until(lambda: source.connected)
+    world.for_s(0.1)
+    world.committing, world.intake.closed = False, True
+    publish_lines(broker, 1, ["a", "b"])
+    world.for_s(0.3)
+    assert len(world.intake) == 0 and len(world.reactor._soon) <= 2      # it waits without piling up work
+    world.committing, world.intake.closed = True, False
+    world.until(lambda: payloads(world) == [b"a", b"b"])
+
+
 def test_tls(world, mosquitto, certificates):
     ca, cert, key = certificates
     broker = mosquitto(listener=f"certfile {cert}\nkeyfile {key}\ncafile {ca}")

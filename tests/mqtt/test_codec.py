@@ -200,7 +200,8 @@ def test_the_receive_maximum_is_enforced():
 
 def test_nothing_is_taken_before_connect():
     flow = Flow(server=True)
-    assert flow.feed(publish(), Intake(Topics()))[:3] == (OTHER, 0, 0)
+    assert flow.feed(publish(), Intake(Topics()))[:3] == (FAULT, 0, 0)
+    assert flow.feed(b"\x10\x00", Intake(Topics()))[:3] == (OTHER, 0, 0)
 
 
 def test_a_large_packet_is_refused_at_its_header():
