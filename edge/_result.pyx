@@ -65,7 +65,8 @@ cdef bytes bitmap(const uint8_t *memory, uint64_t size, uint32_t address, uint32
     if address == 0 or rows == 0:
         return None
     must_be_inside(size, address, need, 1, what)
-    copy = PyBytes_FromStringAndSize(<const char *>memory + address, need)
+    copy = PyBytes_FromStringAndSize(NULL, need)     # not from the memory: bytes of length 1 would be the interpreter's shared ones
+    memcpy(PyBytes_AS_STRING(copy), memory + address, need)
     if rows & 7:
         (<uint8_t *>PyBytes_AS_STRING(copy))[need - 1] &= (1 << (rows & 7)) - 1
     return copy

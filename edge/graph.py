@@ -29,7 +29,7 @@ def order(rules, streams) -> list[str]:
         path = []
         while name is not None and name not in done:
             if name in path:
-                raise ConfigError(f"rule {name}: rules feed each other in a circle: {' -> '.join([*reversed(path[path.index(name):]), path[-1]])}")
+                raise ConfigError(f"rule {name}: rules feed each other in a circle: {' -> '.join([name, *reversed(path[path.index(name):])])}")
             path.append(name)
             name = feeder[name]
         done.extend(reversed(path))
