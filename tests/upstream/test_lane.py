@@ -8,7 +8,6 @@ from edge._batch import Batch
 from edge.codec import encode_columns
 from edge.errors import ConfigError
 from edge.records import BATCH, GAP
-from edge.schema import Field, Schema
 from gateway.lane import Lane
 from gateway.policy import Policy
 
