@@ -176,14 +176,6 @@ def test_data_outside_the_memory_is_refused(cache):
         rule(cache, m.module('(data (i32.const 0x3ffff) "ab")'))
 
 
-def test_compiling_has_limits(cache):
-    many = m.checked(m.module("(func)" * 60_000))
-    try:
-        rule(cache, many.wasm)
-    except RuleError as error:
-        assert error.code == "limit"
-
-
 def test_a_trap_leaves_other_rules_and_their_state_alone(cache):
     count = "(global.set $n (i32.add (global.get $n) (i32.const 1))) (i32.const 0)"
     good = rule(cache, m.module("(global $n (mut i32) (i32.const 0))", process=count))
