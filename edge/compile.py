@@ -15,6 +15,7 @@ from pathlib import Path
 
 import wasmtime
 
+from edge.code import check
 from edge.engine import SETTINGS, engine, new_engine
 from edge.errors import DiskError, RuleError
 
@@ -23,7 +24,7 @@ COMPILE_WALL_S = 60
 COMPILE_BYTES = 512 << 20
 CODE_BYTES_MAX = 64 << 20
 KEPT_MAX = 64
-INVALID, OVERRUN = 3, 4                  # exit statuses of the child: the module is not valid; it asks for too much
+INVALID, OVERRUN = 3, 4                  # exit statuses of the child: the module is not valid or not allowed; it asks for too much
 
 
 class Cache:
@@ -103,7 +104,7 @@ def _run_child(module) -> bytes:
         refuse(f"compiling it took more than {COMPILE_WALL_S} s", "limit")
     said = done.stderr.decode("utf-8", "replace").strip()
     if done.returncode == INVALID:
-        refuse(f"not a valid module: {said}")
+        refuse(f"it is not a module for rules: {said}")
     if done.returncode == OVERRUN or done.returncode < 0:
         refuse(f"compiling it took more than {COMPILE_CPU_S} s of CPU or {COMPILE_BYTES >> 20} MiB of memory: make it smaller", "limit")
     if done.returncode:
@@ -143,8 +144,10 @@ def main() -> int:
     resource.setrlimit(resource.RLIMIT_AS, (size, size))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     try:
-        code = wasmtime.Module(compiler, sys.stdin.buffer.read()).serialize()
-    except wasmtime.WasmtimeError as error:
+        wasm = sys.stdin.buffer.read()
+        code = wasmtime.Module(compiler, wasm).serialize()
+        check(wasm)
+    except (wasmtime.WasmtimeError, ValueError) as error:
         print(" ".join(str(error).split()), file=sys.stderr)
         return INVALID
     except MemoryError:
