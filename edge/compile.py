@@ -97,7 +97,7 @@ def _run_child(module) -> bytes:
 
     here = str(Path(__file__).resolve().parent.parent)
     command = [sys.executable, "-P", "-m", "edge.compile", str(COMPILE_CPU_S), str(COMPILE_BYTES)]
-    environment = {"PYTHONPATH": os.pathsep.join([here, *filter(None, sys.path)]), "PATH": os.environ.get("PATH", "")}
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([here, *filter(None, sys.path)])}
     try:
         done = subprocess.run(command, input=module.wasm, capture_output=True, timeout=COMPILE_WALL_S, env=environment)
     except subprocess.TimeoutExpired:
