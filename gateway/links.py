@@ -1,7 +1,5 @@
 """The gateway's connections, from their tables in the configuration: listener, broker, upstream, and their TLS contexts."""
 
-import ssl
-
 from edge.errors import ConfigError
 
 
@@ -67,6 +65,8 @@ def _client_tls(place, spec):
     """A client's context; hostnames and certificates are always checked."""
     if spec.tls is None:
         return None
+    import ssl
+
     context = _filled(f"{place}.tls", spec.tls, ssl.PROTOCOL_TLS_CLIENT)
     if spec.tls.ca is None:
         context.load_default_certs(ssl.Purpose.SERVER_AUTH)
@@ -76,6 +76,8 @@ def _client_tls(place, spec):
 def _server_tls(tls):
     if tls is None:
         return None
+    import ssl
+
     context = _filled("listener.tls", tls, ssl.PROTOCOL_TLS_SERVER)
     if tls.ca is not None:
         context.verify_mode = ssl.CERT_REQUIRED
@@ -83,6 +85,8 @@ def _server_tls(tls):
 
 
 def _filled(place, tls, protocol):
+    import ssl
+
     context = ssl.SSLContext(protocol)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     try:
