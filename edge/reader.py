@@ -1,0 +1,66 @@
+"""Reading segments: sequentially at one pread a call, from anywhere by the index, passing over what is damaged and counting it."""
+
+from edge._record import HEADER_BYTES, Scan
+from edge.segment import WINDOW_BYTES, walk
+
+
+class Reader:
+    """One file open at a time, and the place where the last read ended. Raises OSError when a file cannot be opened."""
+
+    def __init__(self, disk, directory, recovery):
+        self.disk, self.directory, self.recovery = disk, directory, recovery
+        self._segment = self._fd = None
+        self._cursor = (None, 0, 0)      # segment, position, offset: where the last read ended
+
+    def read(self, segment, position, bytes_max) -> list:
+        """Records of a segment from a position on: at most bytes_max of them but at least one; none when there are no more."""
+        if self._cursor[0] is segment and self._cursor[1] == position:
+            offset, expected, window = self._cursor[2], position, bytes_max
+        else:
+            offset, expected = segment.place(position)
+            window = max(bytes_max, WINDOW_BYTES)
+        scan = Scan(segment.salt, offset, expected, wanted=position)
+        for _ in walk(self.disk, self._open(segment), scan, segment.size, max(window, HEADER_BYTES)):
+            records = [r for r in scan.records if r.position < segment.end]
+            if records:
+                start = records[0].offset
+                n = next((i for i, r in enumerate(records) if i and r.end - start > bytes_max), len(records))
+                last = records[n - 1]
+                self._cursor = (segment, last.position + 1, last.end)
+                self._lost(segment, [(a, b) for _, _, a, b in scan.holes if a <= last.position])
+                return records[:n]
+        self._lost(segment, [(a, b) for _, _, a, b in scan.holes] + [(scan.expected, segment.held)])
+        return []
+
+    def records(self, segment, position, payloads=True):
+        """Every record of a segment from a position on."""
+        offset, expected = segment.place(position)
+        scan = Scan(segment.salt, offset, expected, wanted=position, payloads=payloads)
+        for _ in walk(self.disk, self._open(segment), scan, segment.size):
+            yield from (r for r in scan.records if r.position < segment.end)
+        self._lost(segment, [(a, b) for _, _, a, b in scan.holes] + [(scan.expected, segment.held)])
+
+    def forget(self, segment):
+        """A segment is removed or shortened."""
+        if self._segment is segment:
+            self.close()
+
+    def close(self):
+        self._cursor = (None, 0, 0)
+        if self._segment is not None:
+            self._segment = None
+            self.disk.close(self._fd)
+
+    def _open(self, segment) -> int:
+        if self._segment is not segment:
+            fd = self.disk.open(f"{self.directory}/{segment.name}.seg")
+            self.close()
+            self._segment, self._fd = segment, fd
+        return self._fd
+
+    def _lost(self, segment, holes):
+        for first, after in holes:
+            after = min(after, segment.end)
+            if first < after and (new := segment.lose(first, after)):
+                self.recovery.damaged += new
+                self.recovery.lost.append((first, after))

@@ -1,0 +1,221 @@
+"""Disks that fail: MemoryDisk loses what a power cut would lose, FaultyDisk refuses operations on command."""
+
+import errno
+import random
+
+from edge.disk import Disk
+
+SECTOR = 512
+
+
+class PowerCut(Exception):
+    """The machine is off. Not an OSError: nothing under test may catch it."""
+
+
+class Node:
+    """A file: its bytes now, its bytes on stable storage, and the changes between the two in order."""
+
+    def __init__(self, data=b""):
+        self.data, self.stable, self.changes = bytearray(data), bytes(data), []
+
+
+def write(data, offset, piece):
+    if len(data) < offset:
+        data.extend(bytes(offset - len(data)))
+    data[offset:offset + len(piece)] = piece
+
+
+def resize(data, size):
+    del data[size:]
+    data.extend(bytes(size - len(data)))
+
+
+class MemoryDisk(Disk):
+    """Files in RAM. `cut_at`: the number of the operation at which the power goes (None: never). Directory entries and file bytes are
+    separate: each survives a cut for sure only after its own sync, and otherwise in any part: sectors of writes, entries one by one."""
+
+    def __init__(self, files=(), seed=0, cut_at=None):
+        self.files = {path: Node(data) for path, data in dict(files).items()}
+        self.stable = dict(self.files)
+        self.pending = []            # ("link", path, node) | ("unlink", path)
+        self.open_files, self.locked = {}, {}
+        self.fd = 100
+        self.seed, self.random = seed, random.Random(seed)
+        self.operations, self.cut_at = 0, cut_at
+        self.trace = []
+
+    def operate(self, name, path=""):
+        if self.cut_at is not None and self.operations >= self.cut_at:
+            raise PowerCut
+        self.operations += 1
+        self.trace.append((name, path))
+
+    def after_cut(self, survival) -> "MemoryDisk":
+        """What the next start finds. survival: probability that something un-synced survived; 0 and 1 are the extremes."""
+        entries = dict(self.stable)
+        for change in self.pending:
+            if self.random.random() < survival:
+                if change[0] == "link":
+                    entries[change[1]] = change[2]
+                else:
+                    entries.pop(change[1], None)
+        return MemoryDisk({path: self._survivor(node, survival) for path, node in entries.items()}, self.seed + 1)
+
+    def _survivor(self, node, survival):
+        data = bytearray(node.stable)
+        for kind, offset, piece in node.changes:
+            if kind == "truncate":
+                if self.random.random() < survival:
+                    resize(data, offset)
+                continue
+            while piece:
+                n = SECTOR - offset % SECTOR
+                if self.random.random() < survival:
+                    write(data, offset, piece[:n])
+                offset, piece = offset + n, piece[n:]
+        return bytes(data)
+
+    def _node(self, path):
+        if path not in self.files:
+            raise FileNotFoundError(errno.ENOENT, "no such file", path)
+        return self.files[path]
+
+    def _opened(self, path, node):
+        self.fd += 1
+        self.open_files[self.fd] = (path, node)
+        return self.fd
+
+    def create(self, path):
+        self.operate("create", path)
+        if path in self.files:
+            raise FileExistsError(errno.EEXIST, "file exists", path)
+        node = self.files[path] = Node()
+        self.pending.append(("link", path, node))
+        return self._opened(path, node)
+
+    def open(self, path):
+        self.operate("open", path)
+        return self._opened(path, self._node(path))
+
+    def close(self, fd):
+        if fd in self.locked:
+            del self.locked[fd]
+        else:
+            del self.open_files[fd]
+
+    def pwrite(self, fd, data, offset):
+        path, node = self.open_files[fd]
+        self.operate("pwrite", path)
+        write(node.data, offset, bytes(data))
+        node.changes.append(("write", offset, bytes(data)))
+        return len(data)
+
+    def pread(self, fd, size, offset):
+        path, node = self.open_files[fd]
+        self.operate("pread", path)
+        return bytes(node.data[offset:offset + size])
+
+    def truncate(self, fd, size):
+        path, node = self.open_files[fd]
+        self.operate("truncate", path)
+        resize(node.data, size)
+        node.changes.append(("truncate", size, b""))
+
+    def fdatasync(self, fd):
+        path, node = self.open_files[fd]
+        self.operate("fdatasync", path)
+        stable = bytearray(node.stable)
+        for kind, offset, piece in node.changes:
+            resize(stable, offset) if kind == "truncate" else write(stable, offset, piece)
+        node.stable, node.changes = bytes(stable), []
+
+    def fsync_directory(self, path):
+        self.operate("fsync_directory", path)
+        left = []
+        for change in self.pending:
+            if change[1].rpartition("/")[0] != path:
+                left.append(change)
+            elif change[0] == "link":
+                self.stable[change[1]] = change[2]
+            else:
+                self.stable.pop(change[1], None)
+        self.pending = left
+
+    def rename(self, old, new):
+        self.operate("rename", old)
+        node = self._node(old)
+        del self.files[old]
+        self.files[new] = node
+        self.pending += [("link", new, node), ("unlink", old)]
+
+    def unlink(self, path):
+        self.operate("unlink", path)
+        self._node(path)
+        del self.files[path]
+        self.pending.append(("unlink", path))
+
+    def mkdir(self, path):
+        self.operate("mkdir", path)
+
+    def listdir(self, path):
+        self.operate("listdir", path)
+        return [p[len(path) + 1:] for p in self.files if p.startswith(path + "/") and "/" not in p[len(path) + 1:]]
+
+    def size(self, fd):
+        return len(self.open_files[fd][1].data)
+
+    def free_bytes(self, path):
+        return 1 << 40
+
+    def lock(self, directory):
+        self.operate("lock", directory)
+        if directory in self.locked.values():
+            raise BlockingIOError(errno.EWOULDBLOCK, "locked", directory)
+        self.fd += 1
+        self.locked[self.fd] = directory
+        return self.fd
+
+    def entropy(self, size):
+        return self.random.randbytes(size)
+
+
+class FaultyDisk(MemoryDisk):
+    """Asks `fault(number, name)` before each operation: None lets it pass, an errno refuses it, "short" writes half, and LIE on a sync
+    is what Linux does after a write-back error: EIO once, the lost pages count as clean, and the next sync succeeds."""
+
+    LIE = "lie"
+
+    def __init__(self, fault, files=(), seed=0):
+        super().__init__(files, seed)
+        self.fault = fault
+        self.hit = None              # (name, fault) of the last one refused
+
+    def operate(self, name, path=""):
+        fault = self.fault(self.operations, name)
+        super().operate(name, path)
+        if isinstance(fault, int):
+            self.hit = (name, fault)
+            raise OSError(fault, errno.errorcode[fault], path)
+        self.special = fault
+        if fault:
+            self.hit = (name, fault)
+
+    def pwrite(self, fd, data, offset):
+        node = self.open_files[fd][1]
+        before, changes = bytes(node.data), list(node.changes)
+        written = super().pwrite(fd, data, offset)
+        if self.special == "short":
+            node.data[:], node.changes = before, changes
+            write(node.data, offset, bytes(data[:written // 2]))
+            node.changes.append(("write", offset, bytes(data[:written // 2])))
+            return written // 2
+        return written
+
+    def fdatasync(self, fd):
+        path, node = self.open_files[fd]
+        self.special = None
+        keep = node.stable, node.changes
+        super().fdatasync(fd)
+        if self.special == self.LIE:
+            node.stable, node.changes = keep[0], []
+            raise OSError(errno.EIO, "write-back failed", path)

@@ -1,0 +1,195 @@
+import errno
+
+import pytest
+from log_oracle import DIRECTORY, Oracle, open_log, read_all
+from memory_disk import FaultyDisk, MemoryDisk
+
+from edge.checkpoint import CheckpointStore
+from edge.errors import DiskError
+
+FAULTS = [errno.EIO, errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EINTR, "short", FaultyDisk.LIE]
+
+
+def insist(call, *arguments):
+    """As a caller does: again, when the disk refused."""
+    for _ in range(3):
+        try:
+            return call(*arguments)
+        except DiskError as error:
+            assert "data/" in str(error)
+            last = error
+    raise last
+
+
+def scenario(disk, oracle):
+    log = insist(open_log, disk)
+    for i in range(14):
+        insist(oracle.append, log, b"record %d " % i * 6)
+        if i % 3:
+            insist(oracle.sync, log)
+    insist(oracle.check, log)
+    insist(oracle.drop_before, log, 4)
+    insist(oracle.truncate, log, log.head - 3)
+    for i in range(3):
+        insist(oracle.append, log, b"more %d " % i * 6)
+    insist(oracle.sync, log)
+    try:
+        log.close()
+    except DiskError:
+        pass
+    log = insist(open_log, disk)
+    insist(oracle.check, log)
+    insist(oracle.append, log, b"last")
+    insist(oracle.sync, log)
+    insist(oracle.check, log)
+
+
+@pytest.mark.parametrize("fault", FAULTS, ids=str)
+@pytest.mark.parametrize("times", [1, 2])
+def test_an_error_at_any_operation_loses_and_doubles_nothing(fault, times):
+    """Except that a file or a sector that cannot be read, in earnest, costs what is in it: see the tests of that."""
+    passed = ("open", "pread") if fault == errno.EIO else ()
+    n, clean = 0, 0
+    while True:
+        disk, oracle = FaultyDisk(lambda i, name: fault if n <= i < n + times and name not in passed else None, seed=n), Oracle()
+        try:
+            scenario(disk, oracle)
+            disk.fault = lambda i, name: None
+            oracle.check(open_log(disk.after_cut(0)))
+        except BaseException:
+            print(f"fault {fault} at operation {n}: {disk.hit}, {disk.trace[n - 2:n + 3]}")
+            raise
+        clean = clean + 1 if disk.hit is None else 0
+        if clean > 9:
+            break
+        n += 1
+    assert n > 60
+
+
+def test_no_acknowledgement_rests_on_a_second_fsync():
+    disk = FaultyDisk(lambda i, name: None)
+    log, oracle = open_log(disk), Oracle()
+    oracle.append(log, b"before")
+    oracle.sync(log)
+    lie = [True]
+    disk.fault = lambda i, name: FaultyDisk.LIE if name == "fdatasync" and lie and lie.pop() else None
+    oracle.append(log, b"while it fails")
+    oracle.sync(log)
+    files = [p for p in disk.files if p.endswith(".seg")]
+    assert len(files) == 2, "the records went to a second file"
+    oracle.check(open_log(disk.after_cut(0)))
+
+
+def test_a_full_disk_keeps_the_records_until_there_is_space_again():
+    full = [False]
+    disk = FaultyDisk(lambda i, name: errno.ENOSPC if full[0] and name in ("create", "pwrite", "fdatasync") else None)
+    log, oracle = open_log(disk, segment_bytes_max=1 << 20, quota_bytes_max=1 << 24), Oracle()
+    oracle.append(log, b"before")
+    oracle.sync(log)
+    full[0] = True
+    for i in range(20):
+        oracle.append(log, b"waiting %d" % i)
+        with pytest.raises(DiskError, match="room"):
+            log.sync()
+    assert log.durable == oracle.acknowledged
+    assert [r.payload for r in read_all(log) if r.kind == 2] == list(oracle.records.values()), "readers see them all the same"
+    full[0] = False
+    oracle.sync(log)
+    assert log.durable == log.head
+    oracle.check(log)
+    oracle.check(open_log(disk.after_cut(0)))
+
+
+def test_a_disk_that_stays_full_bounds_the_records_in_ram():
+    disk = FaultyDisk(lambda i, name: errno.ENOSPC if name == "create" else None)
+    log = open_log(disk, quota_bytes_max=1 << 30, segment_bytes_max=8 << 20)
+    with pytest.raises(DiskError):
+        for _ in range(1000):
+            log.append(2, 1, 0, 1, bytes(10_000))
+    assert log.size_bytes <= 1 << 20
+    head = log.head
+    with pytest.raises(DiskError):
+        log.append(2, 1, 0, 1, bytes(10_000))
+    assert log.head == head, "a refused record is not taken"
+
+
+def test_what_opening_cannot_sync_is_written_again():
+    disk = MemoryDisk()
+    log, oracle = open_log(disk), Oracle()
+    for i in range(3):
+        oracle.append(log, b"record %d" % i)
+    oracle.sync(log)
+    lie = [True]
+    faulty = FaultyDisk(lambda i, name: FaultyDisk.LIE if name == "fdatasync" and lie and lie.pop() else None, {p: n.data for p, n in disk.files.items()})
+    log = open_log(faulty)
+    assert log.recovery.warnings and log.durable == log.head
+    oracle.check(log)
+    assert len([p for p in faulty.files if p.endswith(".seg")]) == 1, "the doubtful file is gone"
+    oracle.check(open_log(faulty.after_cut(0)))
+
+
+def test_a_sector_that_cannot_be_read_costs_the_records_in_it():
+    class BadSector(MemoryDisk):
+        def pread(self, fd, size, offset):
+            if offset <= 5000 < offset + size and self.open_files[fd][0].endswith(".seg"):
+                raise OSError(errno.EIO, "bad sector")
+            return super().pread(fd, size, offset)
+
+    disk = MemoryDisk()
+    log = open_log(disk, segment_bytes_max=1 << 20, quota_bytes_max=1 << 24)
+    for i in range(100):
+        log.append(2, 1, i, 1, bytes([i]) * 164)
+    log.close()
+    log = open_log(BadSector({p: n.data for p, n in disk.files.items()}))
+    found = [r.first for r in read_all(log) if r.kind == 2]
+    lost = sorted(set(range(100)) - set(found))
+    assert 20 <= len(lost) <= 23 and lost == list(range(lost[0], lost[-1] + 1))
+    assert log.recovery.damaged == len(lost)
+
+
+def test_a_file_that_cannot_be_opened_is_left_alone_and_its_positions_are_not_given_again():
+    class BadInode(MemoryDisk):
+        def open(self, path):
+            if path.endswith(".seg") and not (self.operations > 100):
+                raise OSError(errno.EIO, "bad inode", path)
+            return super().open(path)
+
+    disk = MemoryDisk()
+    log, oracle = open_log(disk), Oracle()
+    for i in range(3):
+        oracle.append(log, b"record %d" % i)
+    oracle.sync(log)
+    bad = BadInode({p: n.data for p, n in disk.files.items()})
+    log = open_log(bad)
+    assert log.recovery.warnings and read_all(log) == []
+    oracle.append(log, b"new")
+    oracle.sync(log)
+    log.close()
+    oracle.check(open_log(MemoryDisk({p: n.data for p, n in bad.files.items()})))
+
+
+def test_a_second_process_is_refused():
+    disk = MemoryDisk()
+    log = open_log(disk)
+    with pytest.raises(DiskError, match="another process"):
+        open_log(disk)
+    log.close()
+    open_log(disk)
+
+
+@pytest.mark.parametrize("fault", FAULTS, ids=str)
+def test_a_checkpoint_survives_an_error_at_any_operation(fault):
+    n = 0
+    while True:
+        disk = FaultyDisk(lambda i, name: fault if i == n else None)
+        store = insist(CheckpointStore, disk, DIRECTORY)
+        image = bytearray(20_000)
+        for i in range(4):
+            image[i * 4100] = i + 1
+            insist(store.save, b"%d" % i, {"a": image})
+        disk.fault = lambda i, name: None
+        loaded = CheckpointStore(disk.after_cut(0), DIRECTORY).load()
+        assert loaded == (b"3", {"a": image}), (n, disk.hit)
+        if disk.hit is None:
+            break
+        n += 1
