@@ -1,17 +1,20 @@
 """The gateway's connections, from their tables in the configuration: listener, broker, upstream, and their TLS contexts."""
 
+import json
+
 from edge.errors import ConfigError
 
 
 def listener(config, reactor, intake, log):
-    """The Listener, or None."""
+    """The Listener, or None. It answers a subscription to $tidegate/status with the gateway's name."""
     spec = config.listener
     if spec is None:
         return None
     from gateway.listener import Listener
 
     return Listener(reactor, intake, host=spec.host, port=spec.port, tls=_server_tls(spec.tls), connections_max=spec.connections_max,
-                    packet_bytes_max=spec.packet_max, rate_per_client=spec.rate_per_client, on_event=_reporter(log, "listener"))
+                    packet_bytes_max=spec.packet_max, rate_per_client=spec.rate_per_client, status=lambda: json.dumps({"gateway": config.gateway.name, "state": "running"}).encode(),
+                    on_event=_reporter(log, "listener"))
 
 
 def broker(config, reactor, intake, log):
