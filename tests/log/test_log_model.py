@@ -56,7 +56,7 @@ def test_a_log_behaves_like_its_model(steps, seed):
                         del disk.files[path]
                 disk = disk if not argument else MemoryDisk({p: n.data for p, n in disk.files.items()}, seed)
             elif step == "kill":
-                disk = MemoryDisk({p: n.data for p, n in disk.files.items()}, seed)
+                disk.kill()
             else:
                 disk = disk.after_cut(argument)
             log = open_log(disk)

@@ -60,6 +60,15 @@ def test_dropped_records_are_not_reported_as_evicted():
     assert len(evicted) == len(set(evicted))
 
 
+def test_forgotten_records_are_not_reported_as_evicted():
+    log, evicted = bounded(MemoryDisk())
+    fill(log, 43, streams=(3,))
+    log.truncate(log.head - 2)
+    forgotten = set(range(410, 430))
+    fill(log, 200, 100, streams=(3,))
+    assert evicted and not forgotten & {e for _, e in events(evicted)}
+
+
 def test_eviction_stops_at_keep_from_and_the_log_says_it_is_full():
     log, evicted = bounded(MemoryDisk())
     log.keep_from = 0
