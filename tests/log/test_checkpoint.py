@@ -68,7 +68,7 @@ def saved(n=4):
     disk, states = MemoryDisk(), []
     store, image = store_of(disk), bytearray(random.Random(3).randbytes(9000))
     for i in range(n):
-        image[8192 + i] ^= 1
+        image[i % 3 * 4096 + i] ^= 1
         store.save(b"%d" % i, {"a": image})
         states.append((b"%d" % i, {"a": bytearray(image)}))
     return {p: bytes(n.data) for p, n in disk.files.items() if p.endswith(".seg")}, states
