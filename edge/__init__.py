@@ -1,0 +1,14 @@
+"""Tidegate's runtime library: batches, rules, storage and delivery. No sockets, no threads, no clock reads."""
+
+
+def decode(payload: bytes) -> list[dict]:
+    """The rows of a self-contained upstream batch, None where null. Raises UpstreamError.
+
+    For exactly-once over many messages, and for row messages, use edge.receiver.Receiver."""
+    from edge.codec import BATCH, decode_message
+    from edge.errors import UpstreamError
+
+    message = decode_message(payload)
+    if message.kind != BATCH:
+        raise UpstreamError("this message is not a batch of rows; feed it to a Receiver")
+    return message.batch.rows()

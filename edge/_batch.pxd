@@ -45,6 +45,7 @@ cdef class Batch:
 
     cpdef void clear(self)
     cdef int _grow_dict(self, Column *c, uint32_t strings) except -1 nogil
+    cdef int reserve_dict(self, uint32_t column, uint32_t strings, uint32_t size) except -1 nogil
     cdef list _column(self, uint32_t i)
     cdef int reserve(self, uint32_t rows) except -1 nogil
     cdef int reserve_watermarks(self) except -1 nogil

@@ -133,6 +133,16 @@ cdef class Batch:
             slots[i].hash = h
         return 0
 
+    cdef int reserve_dict(self, uint32_t column, uint32_t strings, uint32_t size) except -1 nogil:
+        """Room in the column's dictionary for `strings` strings of `size` bytes in all. Raises MemoryError."""
+        cdef Column *c = &self.columns[column]
+        if strings > c.dict_capacity:
+            self._grow_dict(c, strings)
+        if c.dict_bytes == NULL or size > c.dict_bytes_capacity:
+            grow(<void **>&c.dict_bytes, <size_t>size + 1)       # never NULL, not even for empty strings alone
+            c.dict_bytes_capacity = size
+        return 0
+
     cpdef void clear(self):
         """Forget the rows, keep the memory."""
         cdef uint32_t i

@@ -13,7 +13,18 @@ class ConfigError(TidegateError):
 
 
 class RuleError(TidegateError):
-    """A rule's module is refused, or the rule trapped or answered nonsense."""
+    """A rule's module is refused, or the rule trapped or answered nonsense.
+
+    code: "refused", "trap", "limit" (time) or "bad output"; rule: its name; digest: SHA-256 of the module, hexadecimal;
+    backtrace: lines, innermost frame first, or None.
+    """
+
+    def __init__(self, message, *, code="refused", rule="", digest="", backtrace=None):
+        super().__init__(message)
+        self.code = code
+        self.rule = rule
+        self.digest = digest
+        self.backtrace = backtrace
 
 
 class DeviceError(TidegateError):

@@ -25,9 +25,9 @@ class Account:
         return {"kind": self.kind, "name": self.name, "in": self.into, **{k: v for k, v in self.out.items() if v}, "difference": self.difference}
 
 
-def accounts(pipeline, pending=None) -> list[Account]:
-    """The ledger of a pipeline. pending: lane name -> {stream name: rows acknowledged upstream}, from the forwarder; without it
-    all that is in an outbox counts as pending."""
+def accounts(pipeline, lanes=None) -> list[Account]:
+    """The ledger of a pipeline. lanes: outbox name -> lane, whose rows_acked and rows_dead are by stream number; without it all that is
+    in an outbox counts as pending."""
     rows = []
     for stream in pipeline.inputs:
         rows.append(Account("stream", stream.name, stream.arrived, {"stored": stream.next_sequence - stream.since, "dead_lettered": stream.rejected}))
@@ -36,7 +36,8 @@ def accounts(pipeline, pending=None) -> list[Account]:
     for stage in pipeline.stages:
         rows.append(Account("rule", stage.name, stage.input.next_sequence - stage.since, stage.outcome()))
     for outbox in pipeline.outboxes:
-        rows.extend(outbox.accounts((pending or {}).get(outbox.name, {})))
+        lane = (lanes or {}).get(outbox.name)
+        rows.extend(outbox.accounts(lane.rows_acked if lane else {}, lane.rows_dead if lane else {}))
     return rows
 
 

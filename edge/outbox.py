@@ -6,6 +6,7 @@ and an outbox is cut back to the last checkpoint and written again by replay aft
 
 from edge.ledger import Account
 from edge.records import BATCH, GAP
+from edge.writer import Writer
 
 
 class Outbox:
@@ -14,7 +15,9 @@ class Outbox:
     def __init__(self, name, log, *, evict):
         self.name = name
         self.log = log
+        self.writer = Writer(log)
         self.evict = evict
+        self._fresh = 0              # rows appended since take_fresh()
         self.appended = {}           # stream number -> rows appended
         self.evicted = {}            # stream number -> rows evicted before they were acknowledged
         self.names = {}              # stream number -> name
@@ -22,8 +25,9 @@ class Outbox:
     def append(self, stream, batch, payload):
         """A batch's rows, already encoded."""
         self.names[stream.number] = stream.name
-        self.log.append(BATCH, stream.number, batch.first_sequence, len(batch), payload)
+        self.writer.append(BATCH, stream.number, batch.first_sequence, len(batch), payload)
         self.appended[stream.number] = self.appended.get(stream.number, 0) + len(batch)
+        self._fresh += len(batch)
 
     def adopt(self, stream, record):
         """Account for a record that was found without a checkpoint."""
@@ -33,20 +37,29 @@ class Outbox:
     def on_evict(self, stream, first, count):
         """The log's quota pushed rows out: the gap itself goes upstream."""
         self.evicted[stream] = self.evicted.get(stream, 0) + count
-        self.log.append(GAP, stream, first, count, b"")
+        self.writer.append(GAP, stream, first, count, b"")
+
+    def take_fresh(self) -> int:
+        """Rows appended since the last call."""
+        fresh, self._fresh = self._fresh, 0
+        return fresh
 
     @property
-    def blocked(self) -> bool:
-        """At its quota and not allowed to evict."""
-        return not self.evict and self.log.full
+    def blocked(self) -> str:
+        """Why no more may be appended, or ""."""
+        if self.writer.waiting:
+            return f"outbox {self.name}: the disk refuses {self.writer.waiting} records"
+        if not self.evict and self.log.full:
+            return f"outbox {self.name} is at its quota and may not evict (lanes.{self.name}.full)"
+        return ""
 
-    def accounts(self, acknowledged):
-        """Accounts by stream. acknowledged: stream number -> rows that upstream has taken."""
+    def accounts(self, acknowledged, dead):
+        """Accounts by stream. acknowledged, dead: stream number -> rows that upstream has taken, and that could not be sent."""
         rows = []
         for number, appended in self.appended.items():
-            gone, evicted = acknowledged.get(number, 0), self.evicted.get(number, 0)
-            rows.append(Account("lane", f"{self.name}/{self.names.get(number, number)}", appended,
-                                {"acknowledged": gone, "evicted": evicted, "pending": appended - gone - evicted}))
+            out = {"acknowledged": acknowledged.get(number, 0), "dead_lettered": dead.get(number, 0), "evicted": self.evicted.get(number, 0)}
+            out["pending"] = max(0, appended - sum(out.values()))
+            rows.append(Account("lane", f"{self.name}/{self.names.get(number, number)}", appended, out))
         return rows
 
     def state(self) -> dict:

@@ -12,6 +12,7 @@ from edge._batch import Batch
 from edge.codec import decode_columns, encode_columns
 from edge.errors import RuleError
 from edge.records import BATCH, CLOCK, DEAD, GAP, SCHEMA, SKIP, TICK, letter
+from edge.writer import Writer
 
 
 class Pipeline:
@@ -23,8 +24,8 @@ class Pipeline:
         self.inputs = inputs
         self.stages = stages
         self.outboxes = outboxes
-        self.journal = journal
-        self.dead = dead
+        self.journal = Writer(journal)
+        self.dead = Writer(dead)
         self.unrouted = 0
         self.on_trap = on_trap or (lambda stage, error: None)
         self.received_ns = 0         # of the last event or tick
@@ -34,7 +35,8 @@ class Pipeline:
         self._skips = set()          # (rule name, call): trapped when first made
         self._replaying = False
         self._buried = False
-        self._effects = 0            # batches that reached an outbox since the last look
+        self.changes = 0             # batches and effects so far: unchanged, there is nothing new to checkpoint
+        self.unsure = False          # outputs stand in the outboxes whose cause is not durable: sync() before they leave
 
     @property
     def streams(self):
@@ -46,7 +48,7 @@ class Pipeline:
     def store(self, intake, received_ns, clock=0):
         """Decode and journal a turn's raw events. Returns (stream, batch, payload) for run(), once sync() has made them durable.
 
-        What breaks its contract goes to the dead letters. Raises DiskError.
+        What breaks its contract goes to the dead letters.
         """
         stored = []
         self.received_ns = received_ns
@@ -61,6 +63,7 @@ class Pipeline:
                 stream.number_rows(batch)
                 payload = encode_columns(batch)
                 self.journal.append(BATCH, stream.number, batch.first_sequence, len(batch), payload)
+                self.changes += 1
                 stored.append((stream, batch, payload))
         return stored
 
@@ -70,6 +73,17 @@ class Pipeline:
         if self._buried:
             self.dead.sync()
             self._buried = False
+        self.unsure = False
+
+    @property
+    def blocked(self) -> str:
+        """Why an outbox takes no more, or ""; take in nothing meanwhile, and call flush()."""
+        return next(filter(None, (outbox.blocked for outbox in self.outboxes)), "")
+
+    def flush(self):
+        """Get into the outboxes what their disk refused. Raises DiskError."""
+        for outbox in self.outboxes:
+            outbox.writer.flush()
 
     def run(self, stored):
         """Rules and outboxes, for what store() returned."""
@@ -79,11 +93,8 @@ class Pipeline:
     def tick(self, received_ns):
         """Time goes on without events: windows of silent keys close. Journaled, so that a replay sees it too."""
         self.received_ns = received_ns
-        self.journal.append(TICK, 0, received_ns, 0, b"")
-        before = self._effects
-        self._tick(received_ns)
-        if self._effects != before:
-            self.sync()              # what came of it may go upstream only if a replay will say the same
+        if self._tick(received_ns):
+            self.journal.append(TICK, 0, received_ns, 0, b"")
 
     def clock_set(self, delta_ns):
         """The receive clock was stepped by delta_ns."""
@@ -95,7 +106,7 @@ class Pipeline:
     def _flow(self, stream, batch, payload=None):
         if stream.outboxes:
             payload = payload or encode_columns(batch)
-            self._effects += 1
+            self.changes += 1
             for outbox in stream.outboxes:
                 outbox.append(stream, batch, payload)
         if stream.stages:
@@ -126,13 +137,18 @@ class Pipeline:
         if stream.consumed:
             self._flow(stream, batch)
 
-    def _tick(self, received_ns):
+    def _tick(self, received_ns) -> bool:
+        """Whether any key moved."""
+        changes, moved = self.changes, False
         for stream in self._streams:
             batch = stream.watermarks.tick(stream.schema, received_ns) if stream.stages else None
             if batch is not None:
+                moved = True
                 batch.first_sequence = stream.next_sequence
                 for stage in stream.stages:
                     self._apply(stage, batch)
+        self.unsure |= self.changes != changes
+        return moved
 
     def _shift(self, delta_ns):
         for stream in self._streams:
@@ -149,7 +165,7 @@ class Pipeline:
                          letter(str(error), batch.received_ns, rule=stage.name, module=stage.rule.digest,
                                 backtrace=getattr(error, "backtrace", None), columns=encode_columns(batch)))
         self.journal.append(SKIP, 0, stage.calls, 0, msgpack.packb(stage.name))
-        self.sync()
+        self.unsure = True
 
     def _bury(self, stream, intake, rejected, received_ns):
         stream.rejected += len(rejected)
@@ -205,7 +221,7 @@ class Pipeline:
     def jump(self, stream, count):
         """Leave out sequence numbers of an output stream, and announce it."""
         for outbox in stream.outboxes:
-            outbox.log.append(GAP, stream.number, stream.next_sequence, count, b"")
+            outbox.writer.append(GAP, stream.number, stream.next_sequence, count, b"")
         stream.next_sequence += count
         stream.since += count
 

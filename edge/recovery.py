@@ -37,7 +37,8 @@ class Recovered:
 def capture(pipeline, lanes):
     """(meta, images) of a pipeline that is between two batches. lanes: lane name -> its cursor state, plain data."""
     for outbox in pipeline.outboxes:
-        outbox.log.sync()
+        outbox.writer.sync()
+    pipeline.sync()
     meta = {
         "version": META_VERSION,
         "position": pipeline.journal.head,
@@ -61,7 +62,7 @@ def capture(pipeline, lanes):
 def restore(pipeline, loaded) -> tuple[Recovered, dict]:
     """Put a new pipeline where the last one stood. loaded: what CheckpointStore.load returned. Returns what was found, and the lanes' states."""
     recovered = Recovered(checkpoint=loaded is not None)
-    lanes, position = {}, pipeline.journal.tail
+    lanes, position = {}, pipeline.journal.log.tail
     schemas = {}
     if loaded is not None:
         meta, images = msgpack.unpackb(loaded[0], strict_map_key=False), loaded[1]
@@ -72,11 +73,15 @@ def restore(pipeline, loaded) -> tuple[Recovered, dict]:
         schemas = {number: Schema.from_dict(data) for number, data in meta["schemas"]}
         lanes, position = meta["lanes"], meta["position"]
         _count_letters(pipeline, meta["dead"])
-    elif pipeline.journal.head > pipeline.journal.tail:
+    elif pipeline.journal.log.head > pipeline.journal.log.tail:
         position = _without_checkpoint(pipeline, recovered)
     _replay(pipeline, position, schemas, recovered)
     return recovered, lanes
 
+
+def journal_position(meta) -> int:
+    """The journal position that a checkpoint's meta covers: what stands before it is needed by no restart."""
+    return msgpack.unpackb(meta, strict_map_key=False)["position"]
 
 def _load(pipeline, meta, images):
     fresh = []
@@ -94,7 +99,6 @@ def _load(pipeline, meta, images):
             continue
         stage.load(state)
         stage.rule.load_image((memory, images[f"globals/{stage.name}"]))
-        stage.rule.quarantined = state["quarantined"]
         stage.forget_memento()
     for outbox in pipeline.outboxes:
         state = meta["outboxes"].get(outbox.name)
@@ -108,7 +112,7 @@ def _load(pipeline, meta, images):
 def _count_letters(pipeline, since):
     """Dead letters of events written after the checkpoint; those of rules are counted when replay skips the call."""
     by_number = {s.number: s for s in pipeline.inputs}
-    for record in _records(pipeline.dead, since):
+    for record in _records(pipeline.dead.log, since):
         letter = msgpack.unpackb(record.payload)
         if "rule" in letter:
             continue
@@ -137,8 +141,8 @@ def _without_checkpoint(pipeline, recovered):
                 if record.kind == BATCH:
                     shown_ns = max(shown_ns, decode_columns(record.payload, schemas[record.stream]).received_ns)
     inputs = {s.name: s for s in pipeline.inputs}
-    schemas, position = {}, pipeline.journal.head
-    for record in _records(pipeline.journal, pipeline.journal.tail):
+    schemas, position = {}, pipeline.journal.log.head
+    for record in _records(pipeline.journal.log, pipeline.journal.log.tail):
         if record.kind == SCHEMA:
             schemas[record.stream] = Schema.from_dict(msgpack.unpackb(record.payload))
         elif record.kind == BATCH and record.stream in schemas and schemas[record.stream].stream in inputs:
@@ -156,13 +160,13 @@ def _without_checkpoint(pipeline, recovered):
 
 
 def _replay(pipeline, position, schemas, recovered):
-    damaged = pipeline.journal.damaged_since(position)
+    damaged = pipeline.journal.log.damaged_since(position)
     if damaged:
         for stage in pipeline.stages:
             for stream in (stage.output, stage.late):
                 pipeline.jump(stream, JUMP)
-    pipeline.learn_skips(_records(pipeline.journal, position))
-    for record in _records(pipeline.journal, position):
+    pipeline.learn_skips(_records(pipeline.journal.log, position))
+    for record in _records(pipeline.journal.log, position):
         recovered.replayed += 1
         if record.kind == SCHEMA:
             schemas[record.stream] = Schema.from_dict(msgpack.unpackb(record.payload))

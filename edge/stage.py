@@ -82,6 +82,7 @@ class Stage:
     def skip(self, batch):
         """A call that trapped when it was first made: the journal says so, it is not made again."""
         self.dead += len(batch)
+        self.rule.strike(batch.received_ns)
 
     def pass_by(self, batch):
         """The rule is in quarantine."""
@@ -118,9 +119,10 @@ class Stage:
                 "ignored": self.ignored, "dead_lettered": self.dead, "quarantined": self.unprocessed, "damaged": self.input.damaged - self._damaged_since}
 
     def state(self) -> dict:
-        return {"since": self.since, "damaged_since": self._damaged_since, "calls": self.calls, "identity": self.rule.identity, "quarantined": self.rule.quarantined,
+        return {"since": self.since, "damaged_since": self._damaged_since, "calls": self.calls, "identity": self.rule.identity, "quarantined": self.rule.quarantined, "strikes": self.rule.strikes,
                 "rows": [self.selected, self.filtered, self.consumed, self.late_rows, self.ignored, self.dead, self.unprocessed]}
 
     def load(self, state):
         self.since, self._damaged_since, self.calls = state["since"], state["damaged_since"], state["calls"]
+        self.rule.quarantined, self.rule.strikes = state["quarantined"], list(state["strikes"])
         (self.selected, self.filtered, self.consumed, self.late_rows, self.ignored, self.dead, self.unprocessed) = state["rows"]

@@ -81,6 +81,8 @@ class Control:
             return json.dumps({"ok": True, "value": handler(request)}, default=str).encode()
         except TidegateError as error:
             return json.dumps({"ok": False, "error": str(error)}).encode()
+        except Exception as error:           # a question must not stop the gateway
+            return json.dumps({"ok": False, "error": f"a mistake in the gateway: {error!r}"}).encode()
 
     def _write(self, fd):
         client, _, out = self._clients[fd]

@@ -8,9 +8,8 @@ One thread does all of it. While the disk refuses, nothing is acknowledged and n
 import signal
 import time
 
-from edge import recovery
 from edge.errors import DiskError
-from gateway import assembly
+from gateway.assembly import Parts
 from gateway.control import Control
 from gateway.logs import Log
 from gateway.notify import Notifier
@@ -27,17 +26,18 @@ class Daemon:
     def __init__(self, config):
         self.config = config
         self.log = Log(config.gateway.log_format)
-        self.parts = assembly.build(config, self.log)
+        self.parts = Parts(config, self.log)
         self.pipeline = self.parts.pipeline
         self.reactor = self.parts.reactor
         self.intake = self.parts.intake
         self.clock = self.parts.clock
+        self.control = None
         self.started = time.monotonic()
         self.blocked = ""                # why nothing is taken in
         self._stored = []                # journaled, not yet synced
         self._stopping = False
         self._notifier = Notifier()
-        self._checkpointed = 0           # journal position of the last checkpoint
+        self._checkpointed = 0           # pipeline.changes at the last checkpoint
         self._checkpoint_due = False
 
     def run(self) -> int:
@@ -45,8 +45,8 @@ class Daemon:
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._stop)
         signal.set_wakeup_fd(self.reactor.wake_fd, warn_on_full_buffer=False)
-        self.start()
         try:
+            self.start()
             while not self._stopping:
                 self.turn(IDLE_S)
         finally:
@@ -59,9 +59,7 @@ class Daemon:
         self.control = Control(self.reactor, self.config.gateway.data, {
             "status": lambda request: status(self), "ledger": lambda request: ledger(self), "metrics": lambda request: metrics_text(self)})
         parts.open_sources()
-        if parts.upstream is not None:
-            parts.upstream.start()
-        self._checkpointed = self.pipeline.journal.head
+        self._checkpointed = self.pipeline.changes
         self._every(TICK_S, self._tick)
         self._every(self.config.gateway.checkpoint.seconds or TICK_S, self._want_checkpoint)
         if self._notifier.watchdog_s:
@@ -72,9 +70,8 @@ class Daemon:
 
     def turn(self, timeout_s):
         """One round of the way of an event."""
-        self.reactor.turn(0 if self.parts.more_to_read else timeout_s)
-        self.parts.read_more()
-        if self.intake and not self._stored and not self.blocked:
+        self.reactor.turn(timeout_s)
+        if self.intake and not self.intake.closed:
             self._stored = self.pipeline.store(self.intake, self.clock.now_ns(), self.clock.quality)
             self.intake.closed = True
         if self.intake.closed:
@@ -84,37 +81,48 @@ class Daemon:
 
     def _commit(self):
         """Make durable what was stored, and only then acknowledge it, run the rules on it and send."""
-        try:
-            self.pipeline.sync()
-        except DiskError as error:
-            self._block(str(error))
+        if not self._disk_is_good():
             return
-        if self.blocked:
-            self.log("disk", "takes events again")
-            self.blocked = ""
         for source in self.parts.sources:
             source.acknowledge()
         self.intake.clear()
-        self.intake.closed = False
         if self.intake.topics.nearly_full:
             self.intake.topics.clear()
         stored, self._stored = self._stored, []
         self.pipeline.run(stored)
+        self.intake.closed = False
         self._forward()
 
+    def _disk_is_good(self) -> bool:
+        """Journal synced and outboxes able to take more; else the gateway takes nothing in, and tries again."""
+        try:
+            self.pipeline.sync()
+            self.pipeline.flush()
+            reason = self.pipeline.blocked
+        except DiskError as error:
+            reason = str(error)
+        if not reason:
+            if self.blocked:
+                self.log("disk", "takes events again")
+            self.blocked = ""
+            return True
+        self.blocked = reason
+        self._checkpoint_due = True      # it lets go of what no restart needs
+        self.log.error("disk", reason)
+        time.sleep(RETRY_S)
+        return False
+
     def _forward(self):
-        """Tell the lanes what came; hold devices back while an outbox may not evict."""
+        """What came leaves, once all that it rests on is durable."""
+        if self.pipeline.unsure:
+            try:
+                self.pipeline.sync()
+            except DiskError as error:
+                self.log.error("disk", str(error))
         for outbox, lane in self.parts.lanes:
             rows = outbox.take_fresh()
             if rows:
                 lane.wake(rows)
-        if self.parts.outbox_blocked:
-            self._checkpoint_due = True
-
-    def _block(self, reason):
-        self.blocked = reason
-        self.log.error("disk", reason)
-        time.sleep(RETRY_S)
 
     # --- once in a while
 
@@ -132,10 +140,7 @@ class Daemon:
         if delta:
             self.log("clock", f"was set by {delta / 1e9:+.1f} s")
             self.pipeline.clock_set(delta)
-        try:
-            self.pipeline.tick(self.clock.now_ns())
-        except DiskError as error:
-            self._block(str(error))
+        self.pipeline.tick(self.clock.now_ns())
         self._forward()
 
     def _want_checkpoint(self):
@@ -144,15 +149,14 @@ class Daemon:
     def _checkpoint(self):
         """Commit state, watermarks, positions and cursors together; then let go of what no restart needs."""
         self._checkpoint_due = False
-        if self.pipeline.journal.head == self._checkpointed and not self.parts.cursors_moved():
+        if self.pipeline.changes == self._checkpointed and not self.parts.cursors_moved():
             return
         try:
-            self.parts.checkpoints.save(*recovery.capture(self.pipeline, self.parts.cursors()))
+            self.parts.checkpoint()
         except DiskError as error:
             self.log.error("disk", f"no checkpoint: {error}")
             return
-        self._checkpointed = self.pipeline.journal.head
-        self.parts.let_go(self._checkpointed)
+        self._checkpointed = self.pipeline.changes
 
     # --- the end
 
@@ -162,14 +166,15 @@ class Daemon:
     def close(self):
         """Stop reading, flush, checkpoint, release."""
         self._notifier.stopping()
-        self.parts.close_sources()
         if self.intake and not self.intake.closed:
             self._stored = self.pipeline.store(self.intake, self.clock.now_ns(), self.clock.quality)
             self.intake.closed = True
         if self.intake.closed:
             self._commit()
+        self.parts.close_sources()
         self._want_checkpoint()
         self._checkpoint()
-        self.control.close()
+        if self.control is not None:
+            self.control.close()
         self.parts.close()
         self.log("gateway", f"{self.config.gateway.name} stopped")

@@ -91,6 +91,11 @@ class Reactor:
         for _ in range(len(self._soon)):
             self._soon.popleft()()
 
+    @property
+    def wake_fd(self):
+        """For signal.set_wakeup_fd: a byte written here ends the wait."""
+        return self._wake_write
+
     def close(self):
         """Release the loop's own descriptors."""
         self._epoll.close()

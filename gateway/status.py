@@ -12,20 +12,21 @@ def status(daemon) -> dict:
         "gateway": daemon.config.gateway.name,
         "epoch": pipeline.epoch,
         "uptime_s": round(time.monotonic() - daemon.started, 1),
-        "blocked": daemon.blocked or parts.outbox_blocked or "",
+        "blocked": daemon.blocked,
         "clock": "trusted" if daemon.clock.quality == 0 else "not synchronised",
         "memory_mb": round(_rss_bytes() / 1e6, 1),
         "streams": {s.name: {"events": s.arrived, "dead_letters": s.rejected, "next_sequence": s.next_sequence} for s in pipeline.inputs},
         "rules": {stage.name: _stage(stage) for stage in pipeline.stages} | {name: {"state": f"refused: {why}"} for name, why in parts.refused.items()},
-        "journal": _log(pipeline.journal),
-        "dead_letters": _log(pipeline.dead),
+        "journal": _log(pipeline.journal.log),
+        "dead_letters": _log(pipeline.dead.log),
         "lanes": {outbox.name: {"outbox": _log(outbox.log), **lane.status(time.time_ns())} for outbox, lane in parts.lanes},
     }
     if parts.listener is not None:
         report["listener"] = {"port": parts.listener.port, "connected": parts.listener.connected, "refused": parts.listener.refused,
-                              "malformed": parts.listener.malformed_packets}
+                              "malformed": parts.listener.malformed}
     if parts.broker is not None:
-        report["broker"] = parts.broker.status()
+        report["broker"] = {"connection": parts.broker.status, "error": parts.broker.last_error, "published": parts.broker.published,
+                            "malformed": parts.broker.malformed, "skipped": parts.broker.skipped}
     if parts.upstream is not None:
         report["upstream"] = {name: value for name, value in parts.upstream.status().items() if name != "lanes"}
     return report
@@ -35,11 +36,11 @@ def _stage(stage):
     rule = stage.rule
     return {"state": "quarantined" if rule.quarantined else "active", "module": rule.digest[:12], "in": stage.input.next_sequence - stage.since,
             "out": stage.output.next_sequence - stage.output.since, "late": stage.late_rows, "traps": rule.traps, "calls": stage.calls,
-            "cpu_ns_per_event": round(rule.cpu_ns / max(1, stage.input.next_sequence - stage.since), 1)}
+            "cpu_ns_per_event": round(rule.run_ns / max(1, stage.input.next_sequence - stage.since), 1)}
 
 
 def _log(log):
-    return {"records": log.head - log.tail, "bytes": log.size_bytes, "damaged": log.damaged_records}
+    return {"records": log.head - log.tail, "bytes": log.size_bytes, "damaged": log.recovery.damaged}
 
 
 def ledger(daemon) -> dict:

@@ -3,7 +3,7 @@
 import json
 import sys
 
-from gateway import assembly, config
+from gateway import config, rulebook
 
 
 def add_arguments(parser):
@@ -21,7 +21,7 @@ def run(arguments):
     problems = []
     try:
         loaded = config.load(arguments.config)
-        problems = assembly.check(loaded)
+        problems = rulebook.problems(loaded)
     except config.Problems as error:
         problems = error.items
     if arguments.json:

@@ -76,6 +76,9 @@ TG_FN void tg_key_close(tg_key *k) {
     tg_free(k, (uint32_t)sizeof *k + tg_keys.state_bytes);
 }
 
+/* The longest unused key that is not at hand. There must be one. */
+TG_INLINE tg_key *tg_oldest_other(void) { return tg_keys.oldest == tg_keys.now ? tg_keys.now->newer : tg_keys.oldest; }
+
 TG_FN void tg_keys_rehash(void) {
     uint32_t n = 2 * tg_keys.bucket_n;
     tg_key **buckets = tg_new(n * (uint32_t)sizeof *buckets);

@@ -43,8 +43,8 @@ TG_INLINE void windows_close(windows *ws, int64_t watermark, void (*close)(const
 
 TG_INLINE void tg_windows_room(windows *ws, void (*close)(const window *, void *)) {
     while (tg_windows.n + tg_windows.per_event > tg_windows.max) {
-        if (tg_keys.oldest != tg_keys.now) { tg_key_close(tg_keys.oldest); continue; }
         window *oldest = ws->newest;
+        if (!oldest || tg_keys.oldest != tg_keys.now) { tg_key_close(tg_oldest_other()); continue; }
         while (oldest->older) oldest = oldest->older;
         windows_close(ws, oldest->end, close);
     }

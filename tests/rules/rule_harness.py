@@ -284,7 +284,7 @@ class Rule:
             dict_n, text, offsets = len(words), area.put(data, 1), area.put(struct.pack(f"<{len(edges)}I", *edges))
             cells = [words.get(c, 0) for c in cells]
         code = {"f64": "d", "i64": "q", "bool": "B", "str": "I", "time": "q"}[kind]
-        values = area.put(struct.pack(f"<{len(cells)}{code}", *(c or 0 for c in cells)))
+        values = area.put(struct.pack(f"<{len(cells)}{code}", *(0 if c is None else c for c in cells)))
         return struct.pack("<6I", KINDS[kind], values, valid, dict_n, offsets, text)
 
     def snapshot(self):

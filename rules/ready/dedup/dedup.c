@@ -52,7 +52,7 @@ static void forget_oldest(memory *m) {
 static void make_room(memory *m) {
     while (m->n >= count) forget_oldest(m);
     while (n_ids >= max_ids) {
-        if (tg_keys.oldest != tg_keys.now) tg_key_close(tg_keys.oldest);
+        if (!m->oldest || tg_keys.oldest != tg_keys.now) tg_key_close(tg_oldest_other());
         else forget_oldest(m);
     }
 }

@@ -1,0 +1,57 @@
+"""The one Wasmtime engine of a process, and the settings that compiled code depends on.
+
+Same input, same output bytes on ARM and x86: NaNs are canonical, relaxed SIMD and threads are off. No code runs unbounded: epochs interrupt
+it (edge/_wasmtime.pyx). A linear memory reserves 16 MiB of addresses instead of Wasmtime's 4 GiB, of which a board with a 39-bit address
+space has room for a hundred: bounds are then checked by code, which a loop over a column does not notice and a loop that
+looks at every byte pays with a third. A memory that outgrows its reservation is moved.
+
+faulthandler.enable() must come before engine(), or the next trap ends the process: both claim SIGSEGV.
+"""
+
+from functools import cache
+
+import wasmtime
+
+MEMORY_RESERVATION = 16 << 20
+SETTINGS = {
+    "strategy": "cranelift",
+    "cranelift_opt_level": "speed",
+    "cranelift_nan_canonicalization": True,
+    "epoch_interruption": True,
+    "signals_based_traps": True,
+    "wasm_simd": True,
+    "wasm_bulk_memory": True,
+    "wasm_reference_types": True,        # LLVM writes call_indirect in this proposal's longer form
+    "wasm_multi_value": True,
+    "wasm_relaxed_simd": False,
+    "wasm_threads": False,
+    "wasm_memory64": False,
+    "wasm_multi_memory": False,
+    "wasm_tail_call": False,
+    "wasm_function_references": False,
+    "wasm_gc": False,
+    "wasm_exceptions": False,
+    "wasm_stack_switching": False,
+    "wasm_custom_page_sizes": False,
+    "wasm_wide_arithmetic": False,
+    "parallel_compilation": False,
+    "max_wasm_stack": 512 << 10,
+    "memory_reservation": MEMORY_RESERVATION,
+    "memory_reservation_for_growth": 1 << 20,
+    "memory_guard_size": 64 << 10,
+    "memory_may_move": True,
+}
+
+
+def new_engine() -> wasmtime.Engine:
+    """An engine with SETTINGS."""
+    config = wasmtime.Config()
+    for name, value in SETTINGS.items():
+        setattr(config, name, value)
+    return wasmtime.Engine(config)
+
+
+@cache
+def engine() -> wasmtime.Engine:
+    """The process's engine; the watchdog of edge/_wasmtime.pyx belongs to it."""
+    return new_engine()

@@ -1,0 +1,96 @@
+"""Identity of a data directory: its epoch, and which number stands for which schema in its logs. One small JSON file, replaced whole.
+
+Numbers are never given twice, so a record of last year still says what it is. A file that is damaged is moved aside and a new epoch begun:
+its numbers then start behind all that any log may hold.
+"""
+
+import json
+
+from edge.errors import ConfigError, DiskError
+from edge.schema import Schema
+
+VERSION = 1
+NAME = "identity.json"
+NUMBERS_MAX = 65_000
+
+
+class Identity:
+    """epoch: 32 random bits of this directory. number(schema) gives a schema's number. found: False in a new directory."""
+
+    def __init__(self, disk, directory, gateway):
+        """Reads or begins the directory's identity. Raises DiskError for a newer format, ConfigError for another gateway's directory."""
+        self._disk = disk
+        self._path = f"{directory}/{NAME}"
+        self._directory = directory
+        self._gateway = gateway
+        self.found = False
+        self.damaged = ""
+        self.epoch = int.from_bytes(disk.entropy(4), "little") or 1
+        self._base = 1
+        self._schemas = []
+        self._saved = False
+        self._read()
+
+    def _read(self):
+        try:
+            fd = self._disk.open(self._path)
+        except FileNotFoundError:
+            return
+        try:
+            data = self._disk.pread(fd, 16 << 20, 0)
+        finally:
+            self._disk.close(fd)
+        try:
+            content = json.loads(data)
+            version, name = content["version"], content["gateway"]
+            if version <= VERSION:
+                epoch, base, schemas = int(content["epoch"]), int(content["base"]), [Schema.from_dict(s) for s in content["schemas"]]
+        except (ValueError, KeyError, TypeError) as error:
+            self.damaged = f"{self._path} is damaged ({error}); a new epoch begins, the file is kept as {NAME}.damaged"
+            self._disk.rename(self._path, f"{self._path}.damaged")
+            self._base = NUMBERS_MAX // 2
+            return
+        if version > VERSION:
+            raise DiskError(f"{self._path}: written by a newer version (format {version}, this program knows {VERSION}): install the newer version again")
+        if name != self._gateway:
+            raise ConfigError(f"{self._path}: this is the data of gateway {name!r}; set gateway.name to it, or gateway.data to another directory")
+        self.found = self._saved = True
+        self.epoch, self._base, self._schemas = epoch, base, schemas
+
+    def number(self, schema) -> int:
+        """The schema's number, a new one if it has none yet; save() before it is used."""
+        for i, known in enumerate(self._schemas):
+            if known == schema:
+                return self._base + i
+        self._schemas.append(schema)
+        self._saved = False
+        if self._base + len(self._schemas) > NUMBERS_MAX:
+            raise DiskError(f"{self._path}: {NUMBERS_MAX} schemas were used; begin a new data directory")
+        return self._base + len(self._schemas) - 1
+
+    def schemas(self) -> dict:
+        """number -> Schema of all that were ever used."""
+        return {self._base + i: schema for i, schema in enumerate(self._schemas)}
+
+    def save(self):
+        """Write the file, atomically, if it changed. Raises OSError as the disk gives it."""
+        if self._saved:
+            return
+        content = {"version": VERSION, "gateway": self._gateway, "epoch": self.epoch, "base": self._base, "schemas": [s.to_dict() for s in self._schemas]}
+        data = json.dumps(content).encode()
+        fresh = f"{self._path}.new"
+        try:
+            self._disk.unlink(fresh)
+        except FileNotFoundError:
+            pass
+        fd = self._disk.create(fresh)
+        try:
+            offset = 0
+            while offset < len(data):
+                offset += self._disk.pwrite(fd, data[offset:], offset)
+            self._disk.fdatasync(fd)
+        finally:
+            self._disk.close(fd)
+        self._disk.rename(fresh, self._path)
+        self._disk.fsync_directory(self._directory)
+        self._saved = True

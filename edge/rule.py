@@ -1,0 +1,106 @@
+"""A rule: a module with parameters, bound to an input stream, and what it has done so far."""
+
+import hashlib
+from pathlib import Path
+
+from edge._instance import Instance
+from edge.errors import RuleError
+from edge.limits import Limits
+from edge.module import Module
+from edge.plan import FILTER
+
+STRIKES_MAX = 3
+STRIKES_WINDOW_NS = 600 * 10**9          # of receive time
+
+
+class Rule:
+    """Raises ConfigError for its parameters, RuleError for its module or what it reads, DiskError from the cache.
+
+    name: also the output stream's; late rows go to NAME.late. module: a checked Module, or the path of a .wasm file. cache: edge.compile.Cache.
+    params: as configured. schema: of the input stream. limits: edge.limits.Limits.
+
+    After a RuleError from process() call reset(), and load_image() with the last image. Three traps in ten minutes of receive time
+    set `quarantined`; who feeds the rule passes it by from then on. `strikes` (receive times of traps) and `quarantined` are restored by their owner.
+    """
+
+    def __init__(self, name, module, params, schema, *, cache, limits=None):
+        self.name = name
+        self.module = module if isinstance(module, Module) else read_module(module, name)
+        self.digest = self.module.digest
+        manifest = self.module.manifest
+        self.drops = manifest.drops
+        self.arguments = manifest.arguments(params, name)
+        self.limits = (limits or Limits()).lowered(manifest.limits)
+        self.input_schema = schema
+        self._code = cache.load(self.module)
+        self._instance = None
+        self._run_ns = 0                 # of instances that are gone
+        self.calls = self.rows_in = self.rows_out = self.rows_late = self.rows_ignored = self.traps = 0
+        self.strikes = []
+        self.quarantined = False
+        self.reset()
+        self.is_filter = self._instance.plan.mode == FILTER
+        self.output_schema = self._instance.output
+        self.late_schema = self._instance.late
+        self.identity = self._identity()
+
+    def _identity(self) -> str:
+        """Differs between rules whose saved states are not for each other: module, parameters, and what is read from which stream."""
+        read = [(f.name, f.kind) for f in self.input_schema.fields], self.input_schema.key, self.input_schema.time
+        return hashlib.sha256(repr((self.digest, sorted(self.arguments.items()), read)).encode()).hexdigest()
+
+    def process(self, batch):
+        """The edge._result.Result for a batch of the input stream, or a tick. Raises RuleError; the instance is dead then."""
+        try:
+            result = self._instance.process(batch)
+        except RuleError:
+            self.traps += 1
+            self.strike(batch.received_ns)
+            raise
+        self.calls += 1
+        self.rows_in += len(batch)
+        self.rows_out += result.out_count
+        self.rows_late += result.late_count
+        self.rows_ignored += result.ignored
+        return result
+
+    def strike(self, received_ns):
+        """Note a trap at this receive time: made now, or known from the journal. May set quarantined."""
+        self.strikes = [at for at in self.strikes if abs(received_ns - at) < STRIKES_WINDOW_NS][1 - STRIKES_MAX:] + [received_ns]
+        self.quarantined = self.quarantined or len(self.strikes) >= STRIKES_MAX
+
+    def reset(self):
+        """A new instance, in the state of the beginning. Raises RuleError, and the old one stays."""
+        instance = Instance(self.name, self.module, self._code, self.limits)
+        instance.open(self.arguments)
+        instance.bind(self.input_schema)
+        if self._instance is not None:
+            self._run_ns += self._instance.run_ns
+        self._instance = instance
+
+    def image(self):
+        """The state: (memory, globals), two bytes objects. Valid between calls, not after a trap."""
+        return self._instance.snapshot()
+
+    def load_image(self, image):
+        """Go to a state that image() gave, of a rule of the same identity. Raises RuleError."""
+        memory, mutable = image
+        self._instance.restore(memory, mutable)
+
+    @property
+    def run_ns(self) -> int:
+        """Time spent in the module, nanoseconds."""
+        return self._run_ns + self._instance.run_ns
+
+    @property
+    def memory_bytes(self) -> int:
+        """Size of its linear memory now."""
+        return self._instance.memory_bytes()
+
+
+def read_module(path, name) -> Module:
+    """The module in a file. Raises RuleError."""
+    try:
+        return Module(Path(path).read_bytes(), f"rule {name}: {path}")
+    except OSError as error:
+        raise RuleError(f"rule {name}: {path}: {error.strerror}", rule=name) from None
