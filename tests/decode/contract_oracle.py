@@ -61,7 +61,7 @@ def coerce(value, field):
         return value
     if field.kind == "time" and field.time_format == "rfc3339" and isinstance(value, str):
         return rfc3339(value)
-    if not number or field.kind in ("str", "bool") or not math.isfinite(value):
+    if not number or field.kind in ("str", "bool") or (isinstance(value, float) and not math.isfinite(value)):
         raise Refused
     if field.kind == "f64":
         try:
@@ -84,7 +84,7 @@ def coerce(value, field):
         result = whole * UNITS[field.time_format] + round((value - whole) * UNITS[field.time_format])
     else:
         result = math.trunc(Fraction(value) * UNITS[field.time_format])
-    if result not in I64:
+    if int(result) not in I64:
         raise Refused
     return int(result)
 
@@ -103,7 +103,7 @@ def rfc3339(text):
         raise Refused from None
     delta = moment - datetime(1970, 1, 1, tzinfo=timezone.utc)
     result = (delta.days * 86400 + delta.seconds) * 10**9 + int((fraction or "0")[:9].ljust(9, "0"))
-    if result not in I64:
+    if int(result) not in I64:
         raise Refused
     return result
 

@@ -61,7 +61,7 @@ def test_an_event_becomes_a_row():
 @pytest.mark.parametrize("wanted", [contract(field("str", "zz", required=False)), readings("json"), w1()], ids=["skips all", "wants all", "W1"])
 def test_json_verdicts_and_values_agree_with_json_loads(wanted):
     cases = [c for c in CASES if b"99999999" not in c]
-    documents = [*cases, *(b'{"v": %s, "a": {"v": %s, "b": [0, {"v": %s}]}, "l": [%s], "x.y": %s}' % ((c,) * 5) for c in cases)]
+    documents = [*cases, *(b'{"v": %s, "a": {"v": %s, "b": [0, {"v": %s}]}, "l": [%s], "x.y": %s}' % ((c,) * 5) for c in cases if c.count(b"[") < 500 and c.count(b"{") < 500)]
     documents += [data[:n] for data in REAL for n in range(len(data) + 1)]
     documents += [W1[:at] + bytes([b]) + W1[at + 1:] for at in range(len(W1)) for b in range(256)]
     agree(wanted, documents, oracle.parse_json)
@@ -164,7 +164,7 @@ def test_msgpack_edges():
     assert one("i64", b"\x81\xa1v\xdd\xff\xff\xff\xff", "msgpack") == "not MessagePack at byte 8"
     assert one("i64", b"\x91" * 513, "msgpack") == "nested deeper than 512 levels at byte 512"
     assert one("i64", b"\x81\xa1v" + b"\x91" * 511 + b"\x01", "msgpack") == "field v: expected i64, found array"
-    for seconds, ns in ((0, 0), (1700000000, 0), (1700000000, 123456789), (2**34, 1), (-1, 999999999), (-9223372037, 145224192)):
+    for seconds, ns in ((0, 0), (1700000000, 0), (1700000000, 123456789), (2**33, 1), (-1, 999999999), (-9223372037, 145224192)):
         assert one("time", msgpack.packb({"v": msgpack.Timestamp(seconds, ns)}), "msgpack") == seconds * 10**9 + ns
     assert one("time", msgpack.packb({"v": msgpack.Timestamp(2**40, 0)}), "msgpack") == "field v: expected time, found extension"
 
