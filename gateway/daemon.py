@@ -31,7 +31,7 @@ class Daemon:
         self.reactor = self.parts.reactor
         self.intake = self.parts.intake
         self.clock = self.parts.clock
-        self.control = None
+        self.control = self.metrics = None
         self.started = time.monotonic()
         self.blocked = ""                # why nothing is taken in
         self._stored = []                # journaled, not yet synced
@@ -58,6 +58,10 @@ class Daemon:
         parts = self.parts
         self.control = Control(self.reactor, self.config.gateway.data, {
             "status": lambda request: status(self), "ledger": lambda request: ledger(self), "metrics": lambda request: metrics_text(self)})
+        if self.config.metrics is not None:
+            from gateway.metrics import Metrics
+
+            self.metrics = Metrics(self.reactor, self.config.metrics.port, lambda: metrics_text(self))
         parts.open_sources()
         self._checkpointed = self.pipeline.changes
         self._every(TICK_S, self._tick)
@@ -174,7 +178,8 @@ class Daemon:
         self.parts.close_sources()
         self._want_checkpoint()
         self._checkpoint()
-        if self.control is not None:
-            self.control.close()
+        for server in (self.metrics, self.control):
+            if server is not None:
+                server.close()
         self.parts.close()
         self.log("gateway", f"{self.config.gateway.name} stopped")
