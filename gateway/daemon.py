@@ -5,6 +5,7 @@
 One thread does all of it. While the disk refuses, nothing is acknowledged and nothing read: devices are held back, lanes go on.
 """
 
+import gc
 import signal
 import time
 
@@ -68,6 +69,8 @@ class Daemon:
         self._every(self.config.gateway.checkpoint.seconds or TICK_S, self._want_checkpoint)
         if self._notifier.watchdog_s:
             self._every(self._notifier.watchdog_s, self._notifier.alive)
+        gc.collect()
+        gc.freeze()                      # what stands now stays: no collection looks at it again
         self._notifier.ready("running")
         self.log("gateway", f"{self.config.gateway.name} runs", streams=len(parts.pipeline.inputs), rules=len(parts.pipeline.stages),
                  lanes=len(parts.lanes), **({"listening": parts.listener.port} if parts.listener else {}))
