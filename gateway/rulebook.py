@@ -1,7 +1,5 @@
 """The rules of a configuration, loaded and bound in the order they run; and the contracts that they read from."""
 
-import tempfile
-
 import tidegate_rules
 from edge.compile import Cache
 from edge.contract import Contract, FieldSource
@@ -12,8 +10,14 @@ from edge.rule import Rule
 
 
 def contracts_of(config) -> list[Contract]:
-    """The streams' contracts, in order. Raises ConfigError."""
-    return [_contract(name, stream) for name, stream in config.streams.items()]
+    """The streams' contracts, in order. Raises ConfigError with its place."""
+    contracts = []
+    for name, stream in config.streams.items():
+        try:
+            contracts.append(_contract(name, stream))
+        except ConfigError as error:
+            raise ConfigError(f"streams.{name}: {error}") from None
+    return contracts
 
 
 def _contract(name, stream):
@@ -73,6 +77,8 @@ def problems(config) -> list[tuple[str, str]]:
             found.append((f"streams.{name}", str(error)))
     if found:
         return found
+    import tempfile                      # the daemon has no use for it
+
     with tempfile.TemporaryDirectory(prefix="tidegate-check-") as directory:
         try:
             book = Rulebook(config, contracts, directory)
