@@ -13,7 +13,6 @@ Invariants:
 """
 
 import errno
-import os
 from bisect import bisect_right
 from contextlib import suppress
 
@@ -396,6 +395,6 @@ class Log:
 
     def _error(self, what, error) -> DiskError:
         advice = "make room or raise the quota of the file system" if error.errno in NO_SPACE else "check the disk (dmesg) and the permissions"
-        where = f"{os.path.join(self.directory, self._segments[-1].name)}.seg" if getattr(self, "_segments", None) else self.directory
+        where = f"{self.directory}/{self._segments[-1].name}.seg" if getattr(self, "_segments", None) else self.directory
         at = f" at offset {self._segments[-1].size}" if getattr(self, "_segments", None) else ""
         return DiskError(f"cannot {what} {where}{at}: {error.strerror or error}: {advice}")
