@@ -130,7 +130,7 @@ class Mosquitto(Process):
 
     def __init__(self, folder):
         self.port = free_port()
-        (folder / "mosquitto.conf").write_text(f"listener {self.port} 127.0.0.1\nallow_anonymous true\nlog_type error\n")
+        (folder / "mosquitto.conf").write_text(f"listener {self.port} 127.0.0.1\nallow_anonymous true\nlog_type error\nset_tcp_nodelay true\n")
         super().__init__(folder, "mosquitto", [mosquitto_path(), "-c", "mosquitto.conf"])
         self.wait_for(self._answers)
 
