@@ -5,6 +5,7 @@
 One thread does all of it. While the disk refuses, nothing is acknowledged and nothing read: devices are held back, lanes go on.
 """
 
+import gc
 import signal
 import time
 
@@ -31,7 +32,7 @@ class Daemon:
         self.reactor = self.parts.reactor
         self.intake = self.parts.intake
         self.clock = self.parts.clock
-        self.control = None
+        self.control = self.metrics = None
         self.started = time.monotonic()
         self.blocked = ""                # why nothing is taken in
         self._stored = []                # journaled, not yet synced
@@ -58,12 +59,18 @@ class Daemon:
         parts = self.parts
         self.control = Control(self.reactor, self.config.gateway.data, {
             "status": lambda request: status(self), "ledger": lambda request: ledger(self), "metrics": lambda request: metrics_text(self)})
+        if self.config.metrics is not None:
+            from gateway.metrics import Metrics
+
+            self.metrics = Metrics(self.reactor, self.config.metrics.port, lambda: metrics_text(self))
         parts.open_sources()
         self._checkpointed = self.pipeline.changes
         self._every(TICK_S, self._tick)
         self._every(self.config.gateway.checkpoint.seconds or TICK_S, self._want_checkpoint)
         if self._notifier.watchdog_s:
             self._every(self._notifier.watchdog_s, self._notifier.alive)
+        gc.collect()
+        gc.freeze()                      # what stands now stays: no collection looks at it again
         self._notifier.ready("running")
         self.log("gateway", f"{self.config.gateway.name} runs", streams=len(parts.pipeline.inputs), rules=len(parts.pipeline.stages),
                  lanes=len(parts.lanes), **({"listening": parts.listener.port} if parts.listener else {}))
@@ -174,7 +181,8 @@ class Daemon:
         self.parts.close_sources()
         self._want_checkpoint()
         self._checkpoint()
-        if self.control is not None:
-            self.control.close()
+        for server in (self.metrics, self.control):
+            if server is not None:
+                server.close()
         self.parts.close()
         self.log("gateway", f"{self.config.gateway.name} stopped")

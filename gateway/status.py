@@ -27,6 +27,8 @@ def status(daemon) -> dict:
     if parts.broker is not None:
         report["broker"] = {"connection": parts.broker.status, "error": parts.broker.last_error, "published": parts.broker.published,
                             "malformed": parts.broker.malformed, "skipped": parts.broker.skipped}
+    if daemon.metrics is not None:
+        report["metrics"] = {"port": daemon.metrics.port}
     if parts.upstream is not None:
         report["upstream"] = {name: value for name, value in parts.upstream.status().items() if name != "lanes"}
     return report
@@ -57,7 +59,7 @@ def metrics_text(daemon) -> str:
         lines.append(f"# HELP tidegate_{name} {help}")
         lines.append(f"# TYPE tidegate_{name} {kind}")
         for labels, value in samples:
-            inside = ",".join(f'{k}="{v}"' for k, v in labels.items())
+            inside = ",".join(f'{k}="{_escaped(v)}"' for k, v in labels.items())
             lines.append(f"tidegate_{name}{{{inside}}} {value}" if inside else f"tidegate_{name} {value}")
 
     now = status(daemon)
@@ -66,10 +68,12 @@ def metrics_text(daemon) -> str:
     metric("blocked", "gauge", "1 while nothing is taken in", [({}, int(bool(now["blocked"])))])
     metric("events_total", "counter", "events that arrived", [({"stream": n}, s["events"]) for n, s in now["streams"].items()])
     metric("dead_letters_total", "counter", "events that broke the contract", [({"stream": n}, s["dead_letters"]) for n, s in now["streams"].items()])
-    for row in ledger(daemon)["accounts"]:
-        if row["kind"] == "rule":
-            counts = [({"rule": row["name"], "fate": k}, v) for k, v in row.items() if k not in ("kind", "name", "difference")]
-            lines.extend(f'tidegate_rule_rows_total{{rule="{labels["rule"]}",fate="{labels["fate"]}"}} {v}' for labels, v in counts)
+    accounts = ledger(daemon)["accounts"]
+    metric("rule_rows_total", "counter", "rows given to a rule, by what became of them", [
+        ({"rule": row["name"], "fate": fate}, rows) for row in accounts if row["kind"] == "rule" for fate, rows in row.items()
+        if fate not in ("kind", "name", "in", "difference")])
+    metric("ledger_difference", "gauge", "rows unaccounted for; anything but 0 is a fault", [
+        ({"kind": row["kind"], "name": row["name"]}, row["difference"]) for row in accounts])
     rules = {n: r for n, r in now["rules"].items() if "calls" in r}
     metric("rule_traps_total", "counter", "calls that trapped", [({"rule": n}, r["traps"]) for n, r in rules.items()])
     metric("rule_quarantined", "gauge", "1 while in quarantine", [({"rule": n}, int(r["state"] == "quarantined")) for n, r in rules.items()])
@@ -78,7 +82,17 @@ def metrics_text(daemon) -> str:
     metric("lane_rows_waiting", "gauge", "rows not acknowledged upstream", [({"lane": n}, lane["rows_waiting"]) for n, lane in now["lanes"].items()])
     logs = {"journal": now["journal"], "dead_letters": now["dead_letters"], **{f"outbox/{n}": lane["outbox"] for n, lane in now["lanes"].items()}}
     metric("log_bytes", "gauge", "on disk", [({"log": n}, log["bytes"]) for n, log in logs.items()])
+    if "upstream" in now:
+        metric("upstream_connected", "gauge", "1 while connected upstream", [({}, int(now["upstream"]["connection"] == "connected"))])
+    if "broker" in now:
+        metric("broker_connected", "gauge", "1 while connected to the broker", [({}, int(now["broker"]["connection"] == "connected"))])
+    if "listener" in now:
+        metric("devices_connected", "gauge", "devices connected to the listener", [({}, now["listener"]["connected"])])
     return "\n".join(lines) + "\n"
+
+
+def _escaped(label):
+    return str(label).replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
 
 
 def _rss_bytes():
