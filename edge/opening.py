@@ -44,7 +44,8 @@ class Opening:
         fresh, void = [], []
         for name, header in headers.items():
             self._take(name, header, set(names), fresh)
-        self._void_what_was_written_again(void)
+        void += settle(self.segments)
+        self.segments = [s for s in self.segments if s not in void]
         for segment in fresh:
             self._make_sure(segment)
         if fresh or self.recovery.quarantined:
@@ -128,15 +129,6 @@ class Opening:
         self._attempt(f"move {name} to quarantine", move)
         self.recovery.quarantined.append(name)
 
-    def _void_what_was_written_again(self, void):
-        limit = 1 << 64
-        for segment in reversed(self.segments):
-            segment.end = min(segment.held, limit)
-            if segment.end <= segment.first and limit <= segment.first:
-                void.append(segment)
-            limit = min(limit, segment.first)
-        self.segments = [s for s in self.segments if s not in void]
-
     def _make_sure(self, segment):
         try:
             fd = self.disk.open(f"{self.directory}/{segment.name}.seg")
@@ -168,6 +160,17 @@ class Opening:
         torn = tail // HEADER_BYTES + 1 if tail and segment is self.segments[-1] else 0
         self.head = max(self.head, self.shown + torn)    # what looks torn may be rotten, and have been durable
         self.recovery.damaged = sum(b - a for a, b in self.recovery.lost)
+
+
+def settle(segments) -> list:
+    """A higher serial wins: sets each segment's `end`, and returns those of which nothing counts. segments: in order of serial."""
+    void, limit = [], 1 << 64
+    for segment in reversed(segments):
+        segment.end = min(segment.held, limit)
+        if segment.end <= segment.first and limit <= segment.first:
+            void.append(segment)
+        limit = min(limit, segment.first)
+    return void
 
 
 def write_index(disk, directory, segment):
