@@ -13,7 +13,7 @@ from edge._intake cimport Intake, RawEvent, Topics, TopicSlot
 from edge._json cimport DEPTH_MAX, MALFORMED, TOO_DEEP, Reader, blank, expect, fail, open_, read_scalar, scan_string, skip, skip_container
 from edge._msgpack cimport read_head, skip_items
 from edge._number cimport (ABSENT, ARRAY, LONE_SURROGATE, NOT_A_TIME, NOT_FINITE, NOT_INTEGRAL, NOT_READABLE, NOT_UTF8, OBJECT,
-                           OUT_OF_RANGE, STRING, WRONG_TYPE, Value)
+                           OUT_OF_RANGE, WRONG_TYPE, Value)
 from edge._projection cimport NONE, Child, Node, Projection
 
 cdef enum:

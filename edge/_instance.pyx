@@ -30,7 +30,7 @@ from edge._wasmtime import instantiate
 from edge.engine import engine
 from edge.errors import RuleError
 from edge.plan import ABSENT, EVENT_TIME, Plan, Wrong, encode_params
-from edge.schema import Field, Schema
+from edge.schema import Schema
 
 cdef enum:
     PAGE = 65536
@@ -41,6 +41,8 @@ cdef enum:
     HEAD_KEY_WATERMARKS = 0                  # what _layout says to _write
     HEAD_KEY_CODES = 1
     HEAD_KEYS = 2
+
+GLOBAL_SIZES = (4, 8, 4, 8, 16)              # of Wasmtime's kinds i32, i64, f32, f64, v128
 
 
 cdef inline uint64_t aligned(uint64_t at, uint64_t alignment) noexcept nogil:
@@ -156,7 +158,8 @@ cdef class Instance:
         if self.dead:
             raise self._error("it has trapped and must be made anew")
         if batch.schema is not self.seen:
-            assert batch.schema == self.schema, f"rule {self.name} is bound to another schema"
+            if batch.schema != self.schema:
+                raise AssertionError(f"rule {self.name} is bound to another schema")
             self.seen = batch.schema
         self.busy = True
         try:
@@ -296,7 +299,8 @@ cdef class Instance:
         return 0
 
     cdef uint8_t *_area(self, uint64_t size) except NULL:
-        assert self.area and size <= self.area_size and self.area + <uint64_t>self.area_size <= memory_size(self.context, &self.memory)
+        if not self.area or size > self.area_size or self.area + <uint64_t>self.area_size > memory_size(self.context, &self.memory):
+            raise AssertionError("the area is not there")
         return memory_data(self.context, &self.memory) + self.area
 
     cdef uint32_t _call(self, wasmtime_func_t *function, what, uint32_t argument, bint with_argument, uint32_t rows) except? 0xffffffff:
@@ -322,15 +326,15 @@ cdef class Instance:
         """The state between two calls: (memory, globals), bytes. The area is zeroed first: what is in it is no state."""
         cdef wasmtime_val_t value
         cdef uint32_t i
-        assert not self.dead and not self.busy
+        self._must_rest()
         if self.area:
             memset(self._area(self.area_size), 0, self.area_size)
         memory = PyBytes_FromStringAndSize(<char *>memory_data(self.context, &self.memory), memory_size(self.context, &self.memory))
         parts = [struct.pack("<III", self.area, self.area_size, self.n_globals)]
         for i in range(self.n_globals):
-            memset(&value, 0, sizeof(value))
             global_get(self.context, &self.globals[i], &value)
-            parts.append(bytes([value.kind]) + PyBytes_FromStringAndSize(<char *>value.of.bytes, 16))
+            size = GLOBAL_SIZES[value.kind]      # bytes beyond it are whatever was there
+            parts.append(bytes([value.kind]) + PyBytes_FromStringAndSize(<char *>value.of.bytes, size) + bytes(16 - size))
         return memory, b"".join(parts)
 
     def restore(self, memory, mutable):
@@ -341,7 +345,7 @@ cdef class Instance:
         cdef const unsigned char[::1] data = mutable
         cdef uint64_t size = memory_size(self.context, &self.memory)
         cdef uint32_t i
-        assert not self.dead and not self.busy
+        self._must_rest()
         stranger = "its saved state is not of this module and these parameters"
         if len(data) != 12 + GLOBAL_BYTES * self.n_globals or len(image) % PAGE or <uint64_t>len(image) < size:
             raise self._error(stranger)
@@ -355,16 +359,20 @@ cdef class Instance:
                 raise self._error(f"its saved state has {len(image)} bytes of memory, the limit is now {self.limits.memory_bytes}: raise it again") from None
         for i in range(self.n_globals):
             memset(&value, 0, sizeof(value))
-            memset(&old, 0, sizeof(old))
             global_get(self.context, &self.globals[i], &old)
             value.kind = data[12 + GLOBAL_BYTES * i]
             memcpy(value.of.bytes, &data[13 + GLOBAL_BYTES * i], 16)
             if old.kind != value.kind:
                 self.dead = True
                 raise self._error(stranger)
-            assert global_set(self.context, &self.globals[i], &value) == NULL
+            if global_set(self.context, &self.globals[i], &value) != NULL:
+                raise AssertionError("a mutable global refused a value of its kind")
         memcpy(memory_data(self.context, &self.memory), &image[0], len(image))
         self.area, self.area_size = area, area_size
+
+    def _must_rest(self):
+        if self.dead or self.busy:
+            raise RuntimeError(f"rule {self.name} has no state between calls: it {'has trapped' if self.dead else 'is running'}")
 
     def memory_bytes(self):
         """Size of the linear memory now."""
@@ -389,6 +397,7 @@ cdef class Instance:
 
 
 cdef int copy_struct(void *to, source, size_t size) except -1:
-    assert ctypes.sizeof(source) == size
+    if ctypes.sizeof(source) != size:
+        raise AssertionError("wasmtime's structures are not those that were checked at import")
     memcpy(to, <void *><uintptr_t>ctypes.addressof(source), size)
     return 0

@@ -6,7 +6,7 @@ NaN, Infinity and -Infinity are numbers; of equal names the last wins; escaped h
 control characters in strings, a byte order mark, invalid UTF-8 anywhere and integers of more than 4300 digits are rejected.
 One bound differs: more than DEPTH_MAX open objects and arrays are rejected as too deep.
 """
-from libc.stdint cimport uint8_t, uint32_t, uint64_t
+from libc.stdint cimport uint8_t, uint32_t
 from libc.stdlib cimport free, malloc
 from libc.string cimport memcmp
 

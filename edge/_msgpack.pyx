@@ -4,11 +4,11 @@
 All formats. Strings must be UTF-8, wherever they stand. Extension types are passed over, but for timestamps (type -1), which are values.
 More than DEPTH_MAX open arrays and maps are too deep; a count is believed only as far as there are bytes.
 """
-from libc.stdint cimport int8_t, int16_t, int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
+from libc.stdint cimport int8_t, int16_t, int32_t, int64_t, uint8_t, uint32_t, uint64_t
 from libc.string cimport memcpy
 
-from edge._json cimport DEPTH_MAX, MALFORMED, TOO_DEEP, Reader, fail, is_utf8
-from edge._number cimport (ARRAY, BINARY, BOOLEAN, DECIMAL, EXTENSION, FLOAT, INTEGER, NULL_, OBJECT, STRING, TAKEN, TIMESTAMP, Value)
+from edge._json cimport DEPTH_MAX, TOO_DEEP, Reader, fail, is_utf8
+from edge._number cimport (ARRAY, BINARY, BOOLEAN, DECIMAL, EXTENSION, FLOAT, INTEGER, NULL_, OBJECT, STRING, TIMESTAMP, Value)
 
 cdef extern from *:
     bint add_overflows "__builtin_add_overflow"(int64_t, int64_t, int64_t *) noexcept nogil

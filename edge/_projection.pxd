@@ -1,7 +1,6 @@
 # cython: language_level=3
 """What a contract wants of a payload, as a trie of paths over C memory, and the columns it goes to. See _projection.pyx."""
-from libc.stdint cimport int32_t, uint8_t, uint32_t, uint64_t
-from libc.string cimport memcmp
+from libc.stdint cimport int32_t, uint8_t, uint32_t
 
 from edge._batch cimport Batch
 from edge._number cimport Value

@@ -4,13 +4,13 @@
 A decoder walks the payload and the trie together: visit() at each node that has nodes below, take() for each value that a field wants.
 A node that is visited again in the same event (a member's name stands twice) forgets what it and those below had: the last wins.
 """
-from libc.stdint cimport INT64_MAX, int32_t, int64_t, uint8_t, uint32_t, uint64_t
+from libc.stdint cimport int64_t, uint8_t, uint32_t
 from libc.stdlib cimport calloc, free, realloc
-from libc.string cimport memcmp, memset
+from libc.string cimport memcmp
 
-from edge._batch cimport BOOL, F64, I64, STR, TIME, Batch
+from edge._batch cimport BOOL, F64, STR, TIME
 from edge._json cimport blank, is_utf8, scan_number, unescape
-from edge._number cimport (ABSENT, BOOLEAN, INTEGER, LONE_SURROGATE, NOT_READABLE, NOT_UTF8, NULL_, STRING, TAKEN, TIMESTAMP,
+from edge._number cimport (ABSENT, BOOLEAN, LONE_SURROGATE, NOT_READABLE, NOT_UTF8, NULL_, STRING, TAKEN, TIMESTAMP,
                            WRONG_TYPE, Value, rfc3339_ns, to_double, to_i64, to_ns)
 
 from edge.schema import KINDS

@@ -19,6 +19,7 @@ from libc.stdint cimport uintptr_t
 cdef extern from *:
     """
     #include <pthread.h>
+    #include <sched.h>
     #include <signal.h>
     #include <stdatomic.h>
     #include <stdlib.h>
@@ -123,7 +124,6 @@ cdef extern from *:
     }
 
     typedef void (*tg_advance_fn)(wasm_engine_t *);
-    #include <sched.h>
     """
     ctypedef struct tg_watchdog:
         uint64_t looks

@@ -4,18 +4,18 @@ The daemon never compiles: the compiler takes tens of megabytes, and a module ca
 The child limits itself before it reads the module: 10 s of CPU, 512 MiB of addresses; the parent ends it after 60 s.
 
 Cache: KEY.cwasm is the code, as Wasmtime serialises it, KEY.sum its SHA-256 in hexadecimal; KEY is a hash of module, Wasmtime library, settings and
-machine. Both are written beside, synced and renamed, the sum last. Mapped code runs unchecked: the directory is the user's alone (0700),
+machine. Both are written beside, synced and renamed, the sum last. The cache keeps the 64 that were compiled last. Mapped code runs unchecked: the directory is the user's alone (0700),
 code whose sum is wrong is not mapped, and code that does not load (made by another version, or for another CPU) is compiled again.
 """
 
 import hashlib
 import os
-import subprocess
 import sys
 from pathlib import Path
 
 import wasmtime
 
+from edge.code import check
 from edge.engine import SETTINGS, engine, new_engine
 from edge.errors import DiskError, RuleError
 
@@ -23,7 +23,8 @@ COMPILE_CPU_S = 10
 COMPILE_WALL_S = 60
 COMPILE_BYTES = 512 << 20
 CODE_BYTES_MAX = 64 << 20
-INVALID, OVERRUN = 3, 4                  # exit statuses of the child: the module is not valid; it asks for too much
+KEPT_MAX = 64
+INVALID, OVERRUN = 3, 4                  # exit statuses of the child: the module is not valid or not allowed; it asks for too much
 
 
 class Cache:
@@ -73,25 +74,37 @@ class Cache:
             _write(path, code)
             _write(path.with_suffix(".sum"), hashlib.sha256(code).hexdigest().encode())
             _sync(self.directory)
+            self._tidy()
         except OSError as error:
             raise DiskError(f"{path}: {error.strerror}: compiled rules are kept there") from None
 
 
+    def _tidy(self):
+        """Remove what a crash left beside, and the oldest beyond KEPT_MAX."""
+        for left in self.directory.glob("*.*.*"):
+            left.unlink(missing_ok=True)
+        for old in sorted(self.directory.glob("*.cwasm"), key=lambda p: p.stat().st_mtime_ns)[:-KEPT_MAX]:
+            old.with_suffix(".sum").unlink(missing_ok=True)
+            old.unlink(missing_ok=True)
+
+
 def _run_child(module) -> bytes:
     """The child's output: machine code. Raises RuleError."""
+    import subprocess                    # seldom needed, and a megabyte
+
     def refuse(why, code="refused"):
         raise RuleError(f"{module.name}: {why}", rule=module.name, digest=module.digest, code=code)
 
     here = str(Path(__file__).resolve().parent.parent)
-    command = [sys.executable, "-P", "-m", "edge.compile"]
-    environment = {"PYTHONPATH": os.pathsep.join([here, *filter(None, sys.path)]), "PATH": os.environ.get("PATH", "")}
+    command = [sys.executable, "-P", "-m", "edge.compile", str(COMPILE_CPU_S), str(COMPILE_BYTES)]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([here, *filter(None, sys.path)])}
     try:
         done = subprocess.run(command, input=module.wasm, capture_output=True, timeout=COMPILE_WALL_S, env=environment)
     except subprocess.TimeoutExpired:
         refuse(f"compiling it took more than {COMPILE_WALL_S} s", "limit")
     said = done.stderr.decode("utf-8", "replace").strip()
     if done.returncode == INVALID:
-        refuse(f"not a valid module: {said}")
+        refuse(f"it is not a module for rules: {said}")
     if done.returncode == OVERRUN or done.returncode < 0:
         refuse(f"compiling it took more than {COMPILE_CPU_S} s of CPU or {COMPILE_BYTES >> 20} MiB of memory: make it smaller", "limit")
     if done.returncode:
@@ -122,16 +135,19 @@ def _sync(directory):
 
 
 def main() -> int:
-    """The child: a module on standard input, its machine code on standard output."""
+    """The child: a module on standard input, its machine code on standard output. Arguments: seconds of CPU, bytes of addresses."""
     import resource
 
+    seconds, size = map(int, sys.argv[1:])
     compiler = new_engine()
-    resource.setrlimit(resource.RLIMIT_CPU, (COMPILE_CPU_S, COMPILE_CPU_S + 1))
-    resource.setrlimit(resource.RLIMIT_AS, (COMPILE_BYTES, COMPILE_BYTES))
+    resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds + 1))
+    resource.setrlimit(resource.RLIMIT_AS, (size, size))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     try:
-        code = wasmtime.Module(compiler, sys.stdin.buffer.read()).serialize()
-    except wasmtime.WasmtimeError as error:
+        wasm = sys.stdin.buffer.read()
+        code = wasmtime.Module(compiler, wasm).serialize()
+        check(wasm)
+    except (wasmtime.WasmtimeError, ValueError) as error:
         print(" ".join(str(error).split()), file=sys.stderr)
         return INVALID
     except MemoryError:

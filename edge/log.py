@@ -60,7 +60,7 @@ class Log:
             raise
         self.recovery = found.recovery
         self._segments, self._serial = found.segments, found.serial
-        self.head = self.durable = found.head
+        self.head = self.durable = found.shown
         self._disk_bytes = sum(s.size for s in self._segments)
         self._unsynced, self._unsynced_bytes = [], 0
         self._fd = None                  # of the active segment, which is the last in _segments; None: the next sync makes one
@@ -74,6 +74,10 @@ class Log:
         self._reader = Reader(disk, directory, self.recovery)
         if found.unsure and found.unsure[-1] is self._segments[-1]:
             self._write_again(self._segments.pop())
+        if found.head > self.head:       # no position is given twice, and every later start comes to the same
+            with suppress(DiskError):
+                self.truncate(found.head)
+            self.head = found.head
 
     # --- state
 
@@ -153,7 +157,8 @@ class Log:
 
     def _create(self, first) -> Segment:
         self._serial += 1
-        flags = CONTINUES * self._continues | SKIPS * bool(self._segments and first > self._segments[-1].end)
+        before = next((s.end for s in reversed(self._segments) if s.end > s.first), first)
+        flags = CONTINUES * self._continues | SKIPS * (first > before)
         self._new = segment = Segment(self._serial, first, self._salt, flags)
         self._fd = self.disk.create(f"{self.directory}/{segment.name}.seg")
         self.disk.truncate(self._fd, self.segment_bytes_max)     # then fdatasync need not write a new size each time
@@ -303,6 +308,7 @@ class Log:
         self._adopt(segment)
         self._reader.close()
         self.head = self.durable = position
+        self._floor = min(self._floor, position)
 
     def _oldest(self) -> int:
         """How many segments must go together at the old end; 0 when none may go."""
@@ -343,7 +349,13 @@ class Log:
             except OSError as error:
                 raise self._error("read", error) from error
             segment = rest
-        return [(stream, first, end - first) for _, stream, first, end in segment.ranges]
+        merged = []
+        for kind, stream, first, end in sorted(segment.ranges):
+            if merged and merged[-1][:2] == [kind, stream] and merged[-1][3] == first:
+                merged[-1][3] = end
+            else:
+                merged.append([kind, stream, first, end])
+        return [(stream, first, end - first) for _, stream, first, end in merged]
 
     def _remove_oldest(self):
         segment = self._segments[0]

@@ -30,13 +30,14 @@ class Recovery:
 
 
 class Opening:
-    """segments: those that count, in order; head: the position after the last; unsure: of these, the ones whose sync failed."""
+    """segments: those that count, in order; shown: the position after the last; head: the position after all that can have been given
+    out, also in what cannot be read; unsure: of the segments, those whose sync failed."""
 
     def __init__(self, disk, directory):
         self.disk, self.directory = disk, directory
         self.recovery = Recovery()
         self.segments, self.unsure = [], []
-        self.head = self.serial = 0
+        self.head = self.shown = self.serial = 0
         self._tail = (None, 0)           # a segment and the bytes behind its last good record that are not blank
         names = sorted(disk.listdir(directory))
         headers = {name: self._header(name) for name in names if parse_name(name)}
@@ -51,7 +52,7 @@ class Opening:
         for segment in void:
             self._attempt(f"remove {segment.name}.seg, which is void", disk.unlink, f"{directory}/{segment.name}.seg")
         for segment in fresh:
-            if segment in self.segments and segment not in self.unsure and not (self._tail[1] and segment is self.segments[-1]):
+            if segment in self.segments and segment not in self.unsure:
                 write_index(disk, directory, segment)
         kept = {f"{s.name}.idx" for s in self.segments}
         for name in names:
@@ -77,7 +78,6 @@ class Opening:
         if header:
             _, segment.salt, segment.first, segment.flags = header
             segment.end = segment.held = segment.first
-        self.head = max(self.head, segment.first)
         try:
             fd = self.disk.open(f"{self.directory}/{name}")
         except OSError as error:
@@ -100,7 +100,9 @@ class Opening:
             self._tail = (segment, tail)
             self.segments.append(segment)
             fresh.append(segment)
-        elif tail:
+            return
+        self.head = max(self.head, segment.first)
+        if tail:
             self._quarantine(name)
         else:
             self._attempt(f"remove {name}, which is blank", self.disk.unlink, f"{self.directory}/{name}")
@@ -153,11 +155,11 @@ class Opening:
                 self.recovery.lost.append((expected, segment.first))
             self.recovery.lost += [(a, min(b, segment.end)) for a, b in segment.holes if a < segment.end]
             expected = segment.end
-            self.head = max(self.head, segment.end)
+            self.shown = segment.end
             self.recovery.records += segment.records
         segment, tail = self._tail
-        if tail and segment is self.segments[-1]:
-            self.head += tail // HEADER_BYTES + 1    # what is torn may also be rotten and have been durable: give no position twice
+        torn = tail // HEADER_BYTES + 1 if tail and segment is self.segments[-1] else 0
+        self.head = max(self.head, self.shown + torn)    # what looks torn may be rotten, and have been durable
         self.recovery.damaged = sum(b - a for a, b in self.recovery.lost)
 
 

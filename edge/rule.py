@@ -70,13 +70,12 @@ class Rule:
         self.quarantined = self.quarantined or len(self.strikes) >= STRIKES_MAX
 
     def reset(self):
-        """A new instance, in the state of the beginning."""
-        if self._instance is not None:
-            self._run_ns += self._instance.run_ns
-        self._instance = None
+        """A new instance, in the state of the beginning. Raises RuleError, and the old one stays."""
         instance = Instance(self.name, self.module, self._code, self.limits)
         instance.open(self.arguments)
         instance.bind(self.input_schema)
+        if self._instance is not None:
+            self._run_ns += self._instance.run_ns
         self._instance = instance
 
     def image(self):
@@ -91,10 +90,11 @@ class Rule:
     @property
     def run_ns(self) -> int:
         """Time spent in the module, nanoseconds."""
-        return self._run_ns + (self._instance.run_ns if self._instance else 0)
+        return self._run_ns + self._instance.run_ns
 
     @property
     def memory_bytes(self) -> int:
+        """Size of its linear memory now."""
         return self._instance.memory_bytes()
 
 

@@ -19,7 +19,7 @@ from edge._intake cimport Intake
 from edge._mqtt cimport FAULT_MEMORY, Flow, Frame, STOP_FAULT, STOP_FULL, STOP_MORE, STOP_OTHER, Taken, frame
 from edge._mqtt_session cimport Run
 import os
-import ssl
+from gateway import secure as ssl
 
 from edge.errors import ConfigError
 

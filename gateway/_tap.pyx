@@ -23,7 +23,7 @@ from edge._mqtt cimport (FAULT_LARGE, FAULT_MEMORY, FAULT_PACKET_ID, Flow, Frame
                          STOP_LARGE, STOP_MORE, STOP_OTHER, Taken, frame)
 from edge._mqtt_session cimport PacketIds, Run
 import os
-import ssl
+from gateway import secure as ssl
 
 cdef extern from "<sys/socket.h>" nogil:
     ssize_t c_recv "recv"(int fd, void *buffer, size_t size, int flags)

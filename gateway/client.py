@@ -11,7 +11,7 @@ Hooks run in the reactor's thread and outside paho's own callbacks, so they may 
 
 import random
 import socket
-import ssl
+from gateway import secure as ssl
 import threading
 
 import paho.mqtt.client as paho

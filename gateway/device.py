@@ -8,7 +8,7 @@ and the device waits. Nothing is dropped.
 """
 
 import os
-import ssl
+from gateway import secure as ssl
 
 from edge import mqtt
 from edge._mqtt import Flow

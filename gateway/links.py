@@ -1,19 +1,20 @@
 """The gateway's connections, from their tables in the configuration: listener, broker, upstream, and their TLS contexts."""
 
-import ssl
+import json
 
 from edge.errors import ConfigError
 
 
 def listener(config, reactor, intake, log):
-    """The Listener, or None."""
+    """The Listener, or None. It answers a subscription to $tidegate/status with the gateway's name."""
     spec = config.listener
     if spec is None:
         return None
     from gateway.listener import Listener
 
     return Listener(reactor, intake, host=spec.host, port=spec.port, tls=_server_tls(spec.tls), connections_max=spec.connections_max,
-                    packet_bytes_max=spec.packet_max, rate_per_client=spec.rate_per_client, on_event=_reporter(log, "listener"))
+                    packet_bytes_max=spec.packet_max, rate_per_client=spec.rate_per_client, status=lambda: json.dumps({"gateway": config.gateway.name, "state": "running"}).encode(),
+                    on_event=_reporter(log, "listener"))
 
 
 def broker(config, reactor, intake, log):
@@ -67,6 +68,8 @@ def _client_tls(place, spec):
     """A client's context; hostnames and certificates are always checked."""
     if spec.tls is None:
         return None
+    import ssl
+
     context = _filled(f"{place}.tls", spec.tls, ssl.PROTOCOL_TLS_CLIENT)
     if spec.tls.ca is None:
         context.load_default_certs(ssl.Purpose.SERVER_AUTH)
@@ -76,6 +79,8 @@ def _client_tls(place, spec):
 def _server_tls(tls):
     if tls is None:
         return None
+    import ssl
+
     context = _filled("listener.tls", tls, ssl.PROTOCOL_TLS_SERVER)
     if tls.ca is not None:
         context.verify_mode = ssl.CERT_REQUIRED
@@ -83,6 +88,8 @@ def _server_tls(tls):
 
 
 def _filled(place, tls, protocol):
+    import ssl
+
     context = ssl.SSLContext(protocol)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     try:

@@ -1,7 +1,5 @@
 """The rules of a configuration, loaded and bound in the order they run; and the contracts that they read from."""
 
-import tempfile
-
 import tidegate_rules
 from edge.compile import Cache
 from edge.contract import Contract, FieldSource
@@ -73,6 +71,8 @@ def problems(config) -> list[tuple[str, str]]:
             found.append((f"streams.{name}", str(error)))
     if found:
         return found
+    import tempfile                      # the daemon has no use for it
+
     with tempfile.TemporaryDirectory(prefix="tidegate-check-") as directory:
         try:
             book = Rulebook(config, contracts, directory)

@@ -6,10 +6,13 @@ from dataclasses import dataclass
 
 @dataclass
 class Figure:
-    """`value` in `unit`; met when it is at most `demand` (at least, with more=True). `baseline` names what `ratio` compares with."""
+    """`value` in `unit`, None when it could not be measured and `note` says why; met when it is at most `demand` (at least, with more=True).
+
+    ratio: value / that of `baseline`, in words.
+    """
 
     figure: str
-    value: float
+    value: float | None
     unit: str
     demand: float | None = None
     more: bool = False
@@ -19,7 +22,7 @@ class Figure:
 
     @property
     def met(self):
-        if self.demand is None:
+        if self.demand is None or self.value is None:
             return None
         return self.value >= self.demand if self.more else self.value <= self.demand
 
@@ -29,10 +32,12 @@ class Figure:
         return json.dumps(data | ({"note": self.note} if self.note else {}))
 
     def to_text(self) -> str:
-        verdict = "" if self.met is None else "met" if self.met else "NOT MET"
-        demand = "" if self.demand is None else f"demand {'>=' if self.more else '<='} {self.demand:g}"
+        value = "-" if self.value is None else f"{_rounded(self.value):,}"
+        verdict = ("" if self.demand is None else "not measured") if self.met is None else "met" if self.met else "NOT MET"
+        demand = "" if self.demand is None else f"{'>=' if self.more else '<='} {self.demand:,g}"
         ratio = "" if self.ratio is None else f"{self.ratio:.3g} x {self.baseline}"
-        return f"{self.figure:44} {_rounded(self.value):>12} {self.unit:14} {demand:18} {verdict:8} {ratio} {self.note}".rstrip()
+        words = "; ".join(filter(None, (ratio, self.note)))
+        return f"{self.figure:46} {value:>10} {self.unit:12} {demand:>10} {verdict:12} {words}".rstrip()
 
 
 def _rounded(value):

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from edge.errors import TidegateError
 from gateway import control
+from gateway.bench.workload import GATEWAY
 
 CLOCK_TICKS = os.sysconf("SC_CLK_TCK")
 START_S = 60.0
@@ -70,7 +71,7 @@ class Gateway(Process):
 
     def __init__(self, folder, text, name="gateway"):
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / "tidegate.toml").write_text(f'[gateway]\nname = "bench"\ndata = "data"\n{text}')
+        (folder / "tidegate.toml").write_text(GATEWAY + text)
         super().__init__(folder, name, [sys.executable, "-m", "gateway.cli", "run", "-c", "tidegate.toml"])
         self.data = str(folder / "data")
         until = time.monotonic() + START_S

@@ -7,7 +7,13 @@ import random
 
 DEVICES = 100
 FIRST_SEQ = 10_000_000
-START_MS = 1_780_000_000_000
+START_MS = 1_700_000_000_000
+
+GATEWAY = """
+[gateway]
+name = "bench"
+data = "data"
+"""
 
 STREAM = """
 [streams.env]

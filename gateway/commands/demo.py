@@ -114,13 +114,20 @@ class Demo:
         """Wait until windows of the now silent devices are closed and upstream has acknowledged all."""
         started = time.monotonic()
         while True:
-            status = self._ask("status")
+            status = self._status()
             waiting = sum(lane["rows_waiting"] for lane in status["lanes"].values())
             quiet = time.monotonic() - started
             if (quiet > QUIET_S and not waiting) or quiet > DRAIN_S:
                 return status, self._ask("ledger")
             self._show(status)
             time.sleep(0.5)
+
+    def _status(self):
+        """The gateway's status. Raises TidegateError with its last words when it is gone."""
+        status = self._ask("status")
+        if status is None:
+            raise TidegateError(f"the gateway no longer answers:\n{(self.folder / 'gateway.err').read_text()[-3000:]}")
+        return status
 
     def _finish(self, *names):
         for name in names:

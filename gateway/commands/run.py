@@ -1,6 +1,6 @@
 """`tidegate run -c FILE`: the daemon."""
 
-from gateway import config
+from gateway import config, lean
 
 
 def add_arguments(parser):
@@ -12,6 +12,7 @@ def run(arguments):
     loaded = config.load(arguments.config)
     if arguments.log_format:
         loaded.gateway.log_format = arguments.log_format
+    lean.leave_out(loaded)
     from gateway.daemon import Daemon
 
     return Daemon(loaded).run()

@@ -7,7 +7,7 @@ import pytest
 
 import rule_module as m
 from edge.compile import Cache
-from edge.errors import DiskError
+from edge.errors import DiskError, RuleError
 from edge.rule import Rule
 
 
@@ -69,6 +69,28 @@ def test_a_disk_that_refuses_is_said(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(DiskError, match="compiled rules are kept there"):
         Cache(tmp_path / "file" / "compiled")
+
+
+@pytest.mark.parametrize(("limit", "value"), [("COMPILE_CPU_S", 1), ("COMPILE_BYTES", 200 << 20), ("COMPILE_WALL_S", 0.2)])
+def test_a_module_made_to_exhaust_the_compiler_is_refused(tmp_path, monkeypatch, limit, value):
+    import edge.compile as compile
+
+    monkeypatch.setattr(compile, limit, value)
+    module = m.checked(m.module("(func)" * 60_000))
+    with pytest.raises(RuleError, match="compiling it took more than") as caught:
+        Cache(tmp_path / "compiled").load(module)
+    assert caught.value.code == "limit"
+
+
+def test_the_cache_is_bounded(tmp_path, monkeypatch):
+    import edge.compile as compile
+
+    monkeypatch.setattr(compile, "KEPT_MAX", 2)
+    cache = Cache(tmp_path / "compiled")
+    (cache.directory / "abc.cwasm.123").write_bytes(b"left by a crash")
+    for i in range(3):
+        cache.load(m.checked(m.module(f"(global i32 (i32.const {i}))")))
+    assert len(files(cache.directory)) == 4
 
 
 def test_the_parent_maps_the_code(cache):

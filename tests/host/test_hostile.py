@@ -161,8 +161,8 @@ def test_a_large_first_memory_is_refused(cache):
 def test_tables_do_not_grow_past_their_limit(cache):
     with pytest.raises(RuleError, match="instantiated"):
         rule(cache, m.module("(table 100000 funcref)"))
-    grow = rule(cache, m.module("(table $t 1 funcref)", process="(drop (table.grow $t (ref.null func) (i32.const 100000))) (if (i32.gt_u (table.size $t) (i32.const 1024)) (then unreachable)) (i32.const 0)"))
-    grow.process(m.batch())
+    with pytest.raises(RuleError, match="table.grow"):
+        rule(cache, m.module("(table $t 1 funcref)", process="(table.grow $t (ref.null func) (i32.const 100000))"))
 
 
 def test_output_has_a_limit(cache):
@@ -174,14 +174,6 @@ def test_output_has_a_limit(cache):
 def test_data_outside_the_memory_is_refused(cache):
     with pytest.raises(RuleError):
         rule(cache, m.module('(data (i32.const 0x3ffff) "ab")'))
-
-
-def test_compiling_has_limits(cache):
-    many = m.checked(m.module("(func)" * 60_000))
-    try:
-        rule(cache, many.wasm)
-    except RuleError as error:
-        assert error.code == "limit"
 
 
 def test_a_trap_leaves_other_rules_and_their_state_alone(cache):

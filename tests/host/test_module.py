@@ -73,5 +73,27 @@ def test_damaged_modules_are_read_or_refused(changes):
 
 def test_code_that_is_not_valid_is_refused_by_the_compiler(cache):
     broken = m.module(process="(i32.const 77)").replace(b"\x41\xcd\x00\x0b", b"\x41\xcd\x00\xff")
-    with pytest.raises(RuleError, match="not a valid module"):
+    with pytest.raises(RuleError, match="not a module for rules"):
         Rule("probe", m.checked(broken), {}, m.STREAM, cache=cache)
+
+
+@pytest.mark.parametrize(("wat", "says"), [
+    ("(table.set (i32.const 0) (ref.null func))", "table.set"), ("(table.copy (i32.const 0) (i32.const 0) (i32.const 0))", "table.copy"), ("(table.fill (i32.const 0) (ref.null func) (i32.const 0))", "table.fill"),
+    ("(drop (table.grow (ref.null func) (i32.const 1)))", "table.grow"), ("(table.init $e (i32.const 0) (i32.const 0) (i32.const 0))", "table.init"), ("(elem.drop $e)", "elem.drop"), ("(data.drop $d)", "data.drop")])
+def test_code_that_changes_what_is_not_saved_is_refused(cache, wat, says):
+    wasm = m.module(f'(table 1 funcref) (elem $e func 0) (data $d "x") (func (drop (v128.const i64x2 1 2)) {wat})')
+    with pytest.raises(RuleError, match=f"uses {says}"):
+        Rule("probe", m.checked(wasm), {}, m.STREAM, cache=cache)
+
+
+def test_every_instruction_is_read_over(cache):
+    """All kinds of immediates, with bytes in them that look like table.set (0x26)."""
+    wasm = m.module("""(table 2 funcref) (elem (i32.const 0) func 0 1) (data $d "&&&") (type $i (func (result i32))) (func $v (param i32 f64 v128) (result i32) (local i64 v128 funcref)
+      (drop (i32.const 0x26)) (drop (i64.const -0x2600000000)) (drop (f32.const 38)) (drop (f64.const 6.1e-155)) (drop (v128.const i8x16 38 38 38 38 38 38 38 38 38 38 38 38 38 38 38 38))
+      (drop (i8x16.shuffle 0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 (local.get 2) (local.get 2))) (drop (i32x4.extract_lane 3 (local.get 2))) (local.set 2 (v128.load32_lane offset=38 3 (i32.const 0) (local.get 2)))
+      (v128.store offset=38 (i32.const 0) (v128.load32_zero offset=38 (i32.const 0))) (drop (f64x2.sqrt (local.get 2))) (drop (i64x2.extmul_high_i32x4_u (local.get 2) (local.get 2)))
+      (memory.init $d (i32.const 0) (i32.const 0) (i32.const 0)) (memory.fill (i32.const 0) (i32.const 0) (i32.const 0)) (memory.copy (i32.const 0) (i32.const 0) (i32.const 0))
+      (drop (table.size)) (drop (table.get (i32.const 0))) (drop (ref.is_null (ref.func 0))) (drop (i32.trunc_sat_f64_u (local.get 1))) (drop (i32.extend8_s (local.get 0)))
+      (drop (select (result i32) (i32.const 1) (i32.const 2) (i32.const 0))) (drop (block (result f64) (f64.const 1)))
+      (block $a (block $b (br_table $a $b $a (i32.const 38)))) (drop (memory.grow (memory.size))) (if (i32.const 0) (then (return (call_indirect (type $i) (i32.const 0)))) (else nop)) (i32.load16_s offset=38 (i32.const 0)))""")
+    Rule("probe", m.checked(wasm), {}, m.STREAM, cache=cache)

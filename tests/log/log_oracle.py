@@ -41,7 +41,7 @@ class Oracle:
         self.forgotten = position
         log.truncate(position)
         self.records = {p: v for p, v in self.records.items() if p < position}
-        self.forgotten, self.old, self.acknowledged = None, {}, position
+        self.forgotten, self.old, self.acknowledged = None, {}, log.durable
 
     def drop_before(self, log, position):
         self.gone_before = position

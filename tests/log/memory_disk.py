@@ -50,6 +50,10 @@ class MemoryDisk(Disk):
         self.operations += 1
         self.trace.append((name, path))
 
+    def kill(self):
+        """The process dies, the machine goes on: what was written is there, and as little synced as before."""
+        self.open_files, self.locked = {}, {}
+
     def after_cut(self, survival) -> "MemoryDisk":
         """What the next start finds. survival: probability that something un-synced survived; 0 and 1 are the extremes."""
         entries = dict(self.stable)

@@ -80,6 +80,23 @@ def test_no_acknowledgement_rests_on_a_second_fsync():
     oracle.check(open_log(disk.after_cut(0)))
 
 
+def test_what_goes_on_without_a_preamble_is_dropped_only_with_the_segment_that_has_it():
+    failing = []
+    disk = FaultyDisk(lambda i, name: FaultyDisk.LIE if name == "fdatasync" and failing and failing.pop() else None)
+    log = open_log(disk, segment_bytes_max=400)
+    for i in range(20):
+        if i in (1, 6, 11):
+            failing.append(True)
+        log.append(2, 3, i, 1, b"x" * 70)
+        log.sync()
+    for position in range(log.head):
+        log.drop_before(position)
+        assert log.tail <= position
+        assert read_all(log)[0].kind == 1, "the oldest record is of a preamble"
+    log.close()
+    assert read_all(open_log(disk))[0].kind == 1
+
+
 def test_a_full_disk_keeps_the_records_until_there_is_space_again():
     full = [False]
     disk = FaultyDisk(lambda i, name: errno.ENOSPC if full[0] and name in ("create", "pwrite", "fdatasync") else None)
@@ -150,7 +167,7 @@ def test_a_sector_that_cannot_be_read_costs_the_records_in_it():
 def test_a_file_that_cannot_be_opened_is_left_alone_and_its_positions_are_not_given_again():
     class BadInode(MemoryDisk):
         def open(self, path):
-            if path.endswith(".seg") and not (self.operations > 100):
+            if "00000001-" in path and path.endswith(".seg"):
                 raise OSError(errno.EIO, "bad inode", path)
             return super().open(path)
 
@@ -175,6 +192,23 @@ def test_a_second_process_is_refused():
         open_log(disk)
     log.close()
     open_log(disk)
+
+
+def test_after_a_save_that_failed_nothing_builds_on_it():
+    failing = []
+    disk = FaultyDisk(lambda i, name: errno.EIO if failing and name == "fdatasync" else None)
+    store = CheckpointStore(disk, DIRECTORY)
+    image = bytearray(20_000)
+    store.save(b"0", {"a": image})
+    failing.append(True)
+    image[0] = 1
+    with pytest.raises(DiskError):
+        store.save(b"1", {"a": image})
+    failing.clear()
+    image[0] = 0
+    image[9000] = 2
+    store.save(b"2", {"a": image})
+    assert CheckpointStore(disk.after_cut(0), DIRECTORY).load() == (b"2", {"a": image})
 
 
 @pytest.mark.parametrize("fault", FAULTS, ids=str)

@@ -57,6 +57,34 @@ def test_a_second_cut_during_recovery_loses_nothing_acknowledged():
                 break
 
 
+def test_what_recovery_showed_survives_a_cut_after_it():
+    """A process that died between writing and syncing: the next one reads it, so the next one makes it durable."""
+    steps = operations_of(lambda disk: scenario(disk, Oracle()))
+    for cut in range(steps):
+        disk, oracle = MemoryDisk(seed=cut, cut_at=cut), Oracle()
+        with pytest.raises(PowerCut):
+            scenario(disk, oracle)
+        disk.cut_at = None
+        disk.kill()
+        oracle.restart(open_log(disk))
+        oracle.check(open_log(disk.after_cut(0)))
+
+
+def test_what_was_forgotten_stays_forgotten_though_its_files_come_back():
+    disk, oracle = MemoryDisk(), Oracle()
+    log = open_log(disk)
+    for i in range(20):
+        oracle.append(log, b"record %d" % i * 9)
+        oracle.sync(log)
+    oracle.truncate(log, 7)
+    log = open_log(disk.after_cut(0))
+    assert log.head == 7
+    oracle.check(log)
+    oracle.append(log, b"instead")
+    oracle.sync(log)
+    oracle.check(log)
+
+
 STATES = [(b"meta%d" % i, {"a": bytes([i]) * 9000 + bytes(5000), "b": b"x" * (100 * i)}) for i in range(5)]
 
 
