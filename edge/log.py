@@ -29,7 +29,7 @@ NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 class Log:
     """Records by position. Positions are numbers that only go up, except through truncate().
 
-    keep_from: eviction stops before this position; None lets it take anything. on_evict(stream, first, count): events that the quota
+    keep_from: eviction stops before this position; None lets it take anything. on_evict(kind, stream, first, count): events that the quota
     pushed out, neighbours merged; records without events, of the preamble, and before drop_before()'s position are not reported.
     preamble(): (kind, stream, payload) of records that each segment begins with, so that it can be read without those before it.
     """
@@ -68,7 +68,7 @@ class Log:
         self._continues = False          # the next file goes on with the segment before
         self._floor = 0
         self._evicting = False
-        self._evicted = []               # (stream, first, count) still to be reported
+        self._evicted = []               # (kind, stream, first, count) still to be reported
         self._litter = []                # files of truncations that failed: to go before anything else is written, as they void records
         self._new = None                 # the active segment while no record of it is durable: not in _segments
         self._reader = Reader(disk, directory, self.recovery)
@@ -349,7 +349,7 @@ class Log:
             self._evicting = False
 
     def _events(self, segment):
-        """(stream, first, count) of a segment's events that are still of use."""
+        """(kind, stream, first, count) of a segment's events that are still of use."""
         if self._floor > segment.first or segment.end < segment.held:
             rest = Segment(segment.serial, segment.first, segment.salt)
             try:
