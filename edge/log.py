@@ -364,7 +364,7 @@ class Log:
                 merged[-1][3] = end
             else:
                 merged.append([kind, stream, first, end])
-        return [(stream, first, end - first) for _, stream, first, end in merged]
+        return [(kind, stream, first, end - first) for kind, stream, first, end in merged]
 
     def _remove_oldest(self):
         segment = self._segments[0]
