@@ -36,9 +36,14 @@ class Identity:
             version, name, epoch, base, schemas = _content(self._disk, self._path)
         except FileNotFoundError:
             return
+        except OSError as error:
+            raise self._error("read", error) from error
         except (ValueError, KeyError, TypeError) as error:
             self.damaged = f"{self._path} is damaged ({error}); a new epoch begins, the file is kept as {NAME}.damaged"
-            self._disk.rename(self._path, f"{self._path}.damaged")
+            try:
+                self._disk.rename(self._path, f"{self._path}.damaged")
+            except OSError as error:
+                raise self._error("move aside", error) from error
             self._base = NUMBERS_MAX // 2
             return
         if version > VERSION:
@@ -64,9 +69,16 @@ class Identity:
         return {self._base + i: schema for i, schema in enumerate(self._schemas)}
 
     def save(self):
-        """Write the file, atomically, if it changed. Raises OSError as the disk gives it."""
+        """Write the file, atomically, if it changed. Raises DiskError."""
         if self._saved:
             return
+        try:
+            self._write()
+        except OSError as error:
+            raise self._error("write", error) from error
+        self._saved = True
+
+    def _write(self):
         content = {"version": VERSION, "gateway": self._gateway, "epoch": self.epoch, "base": self._base, "schemas": [s.to_dict() for s in self._schemas]}
         data = json.dumps(content).encode()
         fresh = f"{self._path}.new"
@@ -84,7 +96,9 @@ class Identity:
             self._disk.close(fd)
         self._disk.rename(fresh, self._path)
         self._disk.fsync_directory(self._directory)
-        self._saved = True
+
+    def _error(self, what, error):
+        return DiskError(f"cannot {what} {self._path}: {error.strerror or error}: check the disk, its free space and the permissions")
 
 
 def schemas_of(disk, directory) -> dict:

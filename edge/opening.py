@@ -90,7 +90,7 @@ class Opening:
         try:
             size = self.disk.size(fd)
             index = f"{name[:-4]}.idx"
-            if header and index in names and segment.load_index(self._read(index), size):
+            if header and index in names and segment.load_index(self._index(index), size):
                 self.segments.append(segment)
                 return
             tail = survey(self.disk, fd, segment, size)
@@ -108,6 +108,12 @@ class Opening:
         else:
             self._attempt(f"remove {name}, which is blank", self.disk.unlink, f"{self.directory}/{name}")
 
+    def _index(self, name) -> bytes:
+        try:
+            return self._read(name)
+        except OSError:
+            return b""                   # disposable: as good as damaged
+
     def _read(self, name, size=None) -> bytes:
         fd = self.disk.open(f"{self.directory}/{name}")
         try:
@@ -124,15 +130,16 @@ class Opening:
         self.recovery.quarantined.append(name)
 
     def _make_sure(self, segment):
-        fd = self.disk.open(f"{self.directory}/{segment.name}.seg")
         try:
-            self.disk.fdatasync(fd)
+            fd = self.disk.open(f"{self.directory}/{segment.name}.seg")
+            try:
+                self.disk.fdatasync(fd)
+            finally:
+                self.disk.close(fd)
         except OSError as error:
             self.recovery.warnings.append(f"{self.directory}/{segment.name}.seg: could not sync what was found ({error.strerror}); it will be written again")
             if segment in self.segments:
                 self.unsure.append(segment)
-        finally:
-            self.disk.close(fd)
 
     def _attempt(self, what, call, *arguments):
         try:

@@ -77,7 +77,9 @@ class Pipeline:
 
     @property
     def blocked(self) -> str:
-        """Why an outbox takes no more, or ""; take in nothing meanwhile, and call flush()."""
+        """Why no more may be taken in, or ""; meanwhile call flush(), and write a checkpoint: it lets the journal's oldest go."""
+        if self.journal.log.full:
+            return "the journal is at its quota and waits for a checkpoint (journal.quota)"
         return next(filter(None, (outbox.blocked for outbox in self.outboxes)), "")
 
     def flush(self):

@@ -25,12 +25,14 @@ READ_BYTES = 4 << 20
 
 @dataclass
 class Recovered:
-    """What a start found. `replayed` journal records; `damaged` events that are gone; `fresh` rules without their old state."""
+    """What a start found. `replayed` journal records; `damaged` events that are gone; `fresh` rules without their old state;
+    `failed` (position, error) of records that could not be played again, which is a mistake in the gateway."""
 
     checkpoint: bool = False
     replayed: int = 0
     damaged: int = 0
     fresh: tuple = ()
+    failed: tuple = ()
     received_ns: int = 0
 
 
@@ -72,6 +74,8 @@ def restore(pipeline, loaded) -> tuple[Recovered, dict]:
         recovered.fresh = _load(pipeline, meta, images)
         schemas = {number: Schema.from_dict(data) for number, data in meta["schemas"]}
         lanes, position = meta["lanes"], meta["position"]
+        if pipeline.journal.log.head < position:         # its tail rotted: positions that the checkpoint has seen are not given again
+            pipeline.journal.log.truncate(position)
         _count_letters(pipeline, meta["dead"])
     elif pipeline.journal.log.head > pipeline.journal.log.tail:
         position = _without_checkpoint(pipeline, recovered)
@@ -170,8 +174,11 @@ def _replay(pipeline, position, schemas, recovered):
         recovered.replayed += 1
         if record.kind == SCHEMA:
             schemas[record.stream] = Schema.from_dict(msgpack.unpackb(record.payload))
-        else:
+            continue
+        try:
             recovered.damaged += pipeline.replay(record, schemas)
+        except Exception as error:               # a start that fails on a record would fail on it for ever
+            recovered.failed += ((record.position, repr(error)),)
 
 
 def _records(log, position):

@@ -38,6 +38,7 @@ class Parts:
         self.config, self.log = config, log
         self.reactor = Reactor()
         self.intake = Intake(Topics())
+        self.urgent = False              # a checkpoint should not wait for its time
         self.sources, self.listener, self.broker, self.upstream = [], None, None, None
         self._disk = Disk()
         self._data = config.gateway.data
@@ -79,11 +80,12 @@ class Parts:
             log.keep_from = log.tail
         return outbox
 
-    def _evicted(self, outbox, stream, first, count):
-        outbox.on_evict(stream, first, count)
-        self.log.warning("lane", f"outbox {outbox.name} is at its quota: {count} rows were evicted, a gap goes upstream")
-        lane = next(lane for box, lane in self.lanes if box is outbox)
-        lane.evicted(count)
+    def _evicted(self, outbox, kind, stream, first, count):
+        rows = outbox.on_evict(kind, stream, first, count)
+        self.urgent = True               # the gap is sure once a checkpoint has it
+        if rows:
+            self.log.warning("lane", f"outbox {outbox.name} is at its quota: {rows} rows were evicted, a gap goes upstream")
+            next(lane for box, lane in self.lanes if box is outbox).evicted(rows)
 
     def _stream(self, schema, spec=None):
         watermarks = (Watermarks(spec.lateness, spec.idle, spec.skew, capacity=spec.keys_max) if spec else
@@ -153,6 +155,8 @@ class Parts:
         self.clock = Clock(recovered.received_ns)
         if recovered.replayed or recovered.damaged:
             self.log("gateway", "recovered", replayed_records=recovered.replayed, damaged_events=recovered.damaged)
+        for position, error in recovered.failed:
+            self.log.error("gateway", f"journal record {position} could not be played again: {error}; its results are missing")
         self.checkpoint()
 
     # --- the doors
@@ -180,6 +184,7 @@ class Parts:
 
     def checkpoint(self):
         """Commit state, watermarks, positions and cursors together; then let go of what no restart needs. Raises DiskError."""
+        self.urgent = False
         cursors = self.cursors()
         self.checkpoints.save(*capture(self.pipeline, cursors))
         self._cursors = cursors

@@ -130,6 +130,7 @@ class Daemon:
             rows = outbox.take_fresh()
             if rows:
                 lane.wake(rows)
+        self._checkpoint_due |= self.parts.urgent
 
     # --- once in a while
 
