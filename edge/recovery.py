@@ -19,7 +19,7 @@ from edge.records import BATCH, GAP, SCHEMA
 from edge.schema import Schema
 
 META_VERSION = 1
-JUMP = 1 << 32
+JUMP = 1 << 31                       # fits a record's count
 READ_BYTES = 4 << 20
 
 
