@@ -36,6 +36,7 @@ class Pipeline:
         self._replaying = False
         self._buried = False
         self.changes = 0             # batches and effects so far: unchanged, there is nothing new to checkpoint
+        self.absent = {"streams": {}, "outboxes": {}, "lanes": {}}   # name -> state of what the configuration has no more, see recovery.py
         self.unsure = False          # outputs stand in the outboxes whose cause is not durable: sync() before they leave
 
     @property
@@ -221,11 +222,13 @@ class Pipeline:
         return missing
 
     def jump(self, stream, count):
-        """Leave out sequence numbers of an output stream, and announce it."""
+        """Leave out sequence numbers of a stream, and announce it."""
         for outbox in stream.outboxes:
             outbox.writer.append(GAP, stream.number, stream.next_sequence, count, b"")
         stream.next_sequence += count
         stream.since += count
+        for stage in stream.stages:
+            stage.since += count
 
     def preamble(self):
         """SCHEMA records of all streams: each segment of journal and outbox begins with them, and so stands alone."""
