@@ -56,7 +56,7 @@ class Pipeline:
         self._bury_unrouted(intake, self.router.route(intake), received_ns)
         for position, (stream, decoder) in enumerate(zip(self.inputs, self._decoders)):
             rejected = []
-            batch = Batch(stream.schema, 256)
+            batch = Batch(stream.schema, min(256, len(intake)))
             batch.received_ns, batch.clock = received_ns, clock
             stream.arrived += decoder.decode(intake, position, batch, rejected) + len(rejected)
             self._bury(stream, intake, rejected, received_ns)
@@ -131,14 +131,18 @@ class Pipeline:
             self._trapped(stage, batch, error)
             return
         if result.out_count:
-            self._emit(stage.output, result.out(batch))
+            self._emit(stage.output, result.out_count, result.out, batch)
         if result.late_count:
-            self._emit(stage.late, result.late(batch))
+            self._emit(stage.late, result.late_count, result.late, batch)
 
-    def _emit(self, stream, batch):
-        stream.number_rows(batch)
-        if stream.consumed:
-            self._flow(stream, batch)
+    def _emit(self, stream, count, rows, batch):
+        """`rows(batch)` gives the rows that go out; they are made only if somebody takes them."""
+        if not stream.consumed:
+            stream.next_sequence += count
+            return
+        made = rows(batch)
+        stream.number_rows(made)
+        self._flow(stream, made)
 
     def _tick(self, received_ns) -> bool:
         """Whether any key moved."""
