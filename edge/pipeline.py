@@ -200,19 +200,19 @@ class Pipeline:
 
         Returns the events that are missing before it (the journal was damaged).
         """
-        missing = 0
         self._replaying = True
-        if record.kind == BATCH and record.stream in schemas:
-            stream = self._inputs_by_name.get(schemas[record.stream].stream)
-            if stream is not None:
-                batch = decode_columns(record.payload, schemas[record.stream])
-                missing = self._replay_batch(stream, batch)
-        elif record.kind == TICK:
-            self._tick(record.first)
-        elif record.kind == CLOCK:
-            self._shift(msgpack.unpackb(record.payload)[0])
-        self._replaying = False
-        return missing
+        try:
+            if record.kind == TICK:
+                self._tick(record.first)
+            elif record.kind == CLOCK:
+                self._shift(msgpack.unpackb(record.payload)[0])
+            elif record.kind == BATCH and record.stream in schemas:
+                stream = self._inputs_by_name.get(schemas[record.stream].stream)
+                if stream is not None:
+                    return self._replay_batch(stream, decode_columns(record.payload, schemas[record.stream]))
+            return 0
+        finally:
+            self._replaying = False
 
     def _replay_batch(self, stream, batch):
         missing = max(0, batch.first_sequence - stream.next_sequence)
@@ -221,7 +221,7 @@ class Pipeline:
         stream.next_sequence = batch.first_sequence + len(batch)
         if batch.schema != stream.schema:            # the contract changed since: carry the rows over by field name
             batch = Batch.from_rows(stream.schema, conform(batch, stream.schema), first_sequence=batch.first_sequence,
-                                                        received_ns=batch.received_ns)
+                                    received_ns=batch.received_ns)
         self._flow(stream, batch)
         return missing
 

@@ -24,6 +24,7 @@ from edge.schema import Schema
 META_VERSION = 1
 JUMP = 1 << 30                       # fits the u32 count of a GAP record
 READ_BYTES = 4 << 20
+FAILED_MAX = 20                      # records that are told of
 
 
 @dataclass
@@ -201,7 +202,7 @@ def _replay(pipeline, position, schemas, recovered):
         try:
             recovered.damaged += pipeline.replay(record, schemas)
         except Exception as error:               # a start that fails on a record would fail on it for ever
-            recovered.failed += ((record.position, repr(error)),)
+            recovered.failed = (*recovered.failed[:FAILED_MAX - 1], (record.position, repr(error)))
 
 
 def _records(log, position):
