@@ -15,19 +15,20 @@ import msgpack
 
 from edge.codec import decode_columns
 from edge.errors import DiskError
-from edge.records import BATCH, GAP, SCHEMA
+from edge.records import BATCH, DEAD, GAP, SCHEMA, read_letter
 from edge.schema import Schema
 
 META_VERSION = 1
-JUMP = 1 << 31                       # fits a record's count
 READ_BYTES = 4 << 20
 
 
 @dataclass
 class Recovered:
-    """What a start found. `replayed` journal records; `damaged` events that are gone; `fresh` rules without their old state."""
+    """What a start found. `replayed` journal records; `damaged` events that are gone; `fresh` rules without their old state; lost: journal or checkpoint
+    lack something, so that sequences jump."""
 
     checkpoint: bool = False
+    lost: bool = False
     replayed: int = 0
     damaged: int = 0
     fresh: tuple = ()
@@ -45,7 +46,7 @@ def capture(pipeline, lanes):
         "dead": pipeline.dead.head,
         "unrouted": pipeline.unrouted,
         "schemas": [(s.number, s.schema.to_dict()) for s in pipeline.streams],
-        "streams": {s.name: s.state() for s in pipeline.streams},
+        "streams": pipeline.retired | {s.name: s.state() for s in pipeline.streams},
         "stages": {stage.name: stage.state() for stage in pipeline.stages},
         "outboxes": {outbox.name: outbox.state() for outbox in pipeline.outboxes},
         "lanes": lanes,
@@ -68,14 +69,15 @@ def restore(pipeline, loaded) -> tuple[Recovered, dict]:
         meta, images = msgpack.unpackb(loaded[0], strict_map_key=False), loaded[1]
         if meta["version"] > META_VERSION:
             raise DiskError(f"the checkpoint is of version {meta['version']}, this program reads up to {META_VERSION}: install the newer version again")
-        recovered.received_ns = meta["received_ns"]
+        pipeline.received_ns = meta["received_ns"]
         recovered.fresh = _load(pipeline, meta, images)
         schemas = {number: Schema.from_dict(data) for number, data in meta["schemas"]}
         lanes, position = meta["lanes"], meta["position"]
         _count_letters(pipeline, meta["dead"])
-    elif pipeline.journal.log.head > pipeline.journal.log.tail:
+    elif any(log.head for log in (pipeline.journal.log, *(outbox.log for outbox in pipeline.outboxes))):
         position = _without_checkpoint(pipeline, recovered)
     _replay(pipeline, position, schemas, recovered)
+    recovered.received_ns = pipeline.received_ns
     return recovered, lanes
 
 
@@ -84,7 +86,8 @@ def journal_position(meta) -> int:
     return msgpack.unpackb(meta, strict_map_key=False)["position"]
 
 def _load(pipeline, meta, images):
-    fresh = []
+    fresh, names = [], {s.name for s in pipeline.streams}
+    pipeline.retired = {name: state for name, state in meta["streams"].items() if name not in names}
     for stream in pipeline.streams:
         if stream.name in meta["streams"]:
             stream.load(meta["streams"][stream.name])
@@ -103,8 +106,7 @@ def _load(pipeline, meta, images):
     for outbox in pipeline.outboxes:
         state = meta["outboxes"].get(outbox.name)
         if state is not None:
-            outbox.log.truncate(state["head"])
-            outbox.load(state)
+            outbox.cut_back(state, {number: meta["streams"][name]["next"] for number, name in state["names"].items() if name in meta["streams"]})
     pipeline.unrouted = meta["unrouted"]
     return tuple(fresh)
 
@@ -113,8 +115,7 @@ def _count_letters(pipeline, since):
     """Dead letters of events written after the checkpoint; those of rules are counted when replay skips the call."""
     by_number = {s.number: s for s in pipeline.inputs}
     for record in _records(pipeline.dead.log, since):
-        letter = msgpack.unpackb(record.payload)
-        if "rule" in letter:
+        if record.kind != DEAD or "rule" in read_letter(record.payload):
             continue
         stream = by_number.get(record.stream)
         if stream is None:
@@ -156,22 +157,27 @@ def _without_checkpoint(pipeline, recovered):
     for stage in pipeline.stages:
         stage.start_at(stage.input.next_sequence)
     recovered.fresh = tuple(stage.name for stage in pipeline.stages)
+    recovered.lost = True
     return position
 
 
 def _replay(pipeline, position, schemas, recovered):
-    damaged = pipeline.journal.log.damaged_since(position)
-    if damaged:
-        for stage in pipeline.stages:
-            for stream in (stage.output, stage.late):
-                pipeline.jump(stream, JUMP)
-    pipeline.learn_skips(_records(pipeline.journal.log, position))
-    for record in _records(pipeline.journal.log, position):
+    journal = pipeline.journal.log
+    outputs = [s for stage in pipeline.stages for s in (stage.output, stage.late)]
+    recovered.lost |= not journal.tail <= position <= journal.head or journal.damaged_since(position) > 0
+    if recovered.lost:
+        pipeline.jump(outputs)
+    elif recovered.checkpoint and position < journal.head:   # what was put out since the checkpoint, another rule made
+        pipeline.jump(pipeline.below(s for s in outputs if s.name.removesuffix(".late") in recovered.fresh and s.next_sequence))
+    pipeline.learn_skips(_records(journal, position))
+    for record in _records(journal, position):
         recovered.replayed += 1
         if record.kind == SCHEMA:
             schemas[record.stream] = Schema.from_dict(msgpack.unpackb(record.payload))
         else:
             recovered.damaged += pipeline.replay(record, schemas)
+    if recovered.lost:
+        pipeline.jump([s for s in pipeline.inputs if s.next_sequence])
 
 
 def _records(log, position):

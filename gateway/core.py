@@ -10,6 +10,7 @@ from edge.identity import Identity
 from edge.log import Log
 from edge.outbox import Outbox
 from edge.pipeline import Pipeline
+from edge.records import BATCH
 from edge.recovery import capture, journal_position, restore
 from edge.stage import Stage, Stream
 from gateway.lane import Lane
@@ -81,11 +82,11 @@ class Core:
             log.keep_from = log.tail
         return outbox
 
-    def _evicted(self, outbox, stream, first, count):
-        outbox.on_evict(stream, first, count)
-        self.log.warning("lane", f"outbox {outbox.name} is at its quota: {count} rows were evicted, a gap goes upstream")
-        lane = next(lane for box, lane in self.lanes if box is outbox)
-        lane.evicted(count)
+    def _evicted(self, outbox, kind, stream, first, count):
+        outbox.on_evict(kind, stream, first, count)
+        if kind == BATCH:
+            self.log.warning("lane", f"outbox {outbox.name} is at its quota: {count} rows are evicted, a gap goes upstream")
+            next(lane for box, lane in self.lanes if box is outbox).evicted(count)
 
     def _stream(self, schema, spec):
         watermarks = Watermarks(spec.lateness, spec.idle, spec.skew, capacity=spec.keys_max)
