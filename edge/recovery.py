@@ -24,7 +24,7 @@ READ_BYTES = 4 << 20
 
 @dataclass
 class Recovered:
-    """What a start found. `replayed` journal records; `damaged` events that are gone; `fresh` rules without their old state; lost: journal or checkpoint
+    """What a start found. `replayed` journal records; `damaged` events that are gone; `fresh` rules without an old state, `changed` those that had one; lost: journal or checkpoint
     lack something, so that sequences jump."""
 
     checkpoint: bool = False
@@ -32,6 +32,7 @@ class Recovered:
     replayed: int = 0
     damaged: int = 0
     fresh: tuple = ()
+    changed: tuple = ()
     received_ns: int = 0
 
 
@@ -71,6 +72,7 @@ def restore(pipeline, loaded) -> tuple[Recovered, dict]:
             raise DiskError(f"the checkpoint is of version {meta['version']}, this program reads up to {META_VERSION}: install the newer version again")
         pipeline.received_ns = meta["received_ns"]
         recovered.fresh = _load(pipeline, meta, images)
+        recovered.changed = tuple(name for name in recovered.fresh if name in meta["stages"])
         schemas = {number: Schema.from_dict(data) for number, data in meta["schemas"]}
         lanes, position = meta["lanes"], meta["position"]
         _count_letters(pipeline, meta["dead"])
@@ -87,11 +89,12 @@ def journal_position(meta) -> int:
 
 def _load(pipeline, meta, images):
     fresh, names = [], {s.name for s in pipeline.streams}
+    keys = {schema["stream"]: schema["key"] for _, schema in meta["schemas"]}
     pipeline.retired = {name: state for name, state in meta["streams"].items() if name not in names}
     for stream in pipeline.streams:
         if stream.name in meta["streams"]:
             stream.load(meta["streams"][stream.name])
-        if stream.stages and f"watermarks/{stream.name}" in images:
+        if stream.stages and f"watermarks/{stream.name}" in images and keys.get(stream.name) == stream.schema.key:
             stream.watermarks.load(bytes(images[f"watermarks/{stream.name}"]))
     for stage in pipeline.stages:
         state = meta["stages"].get(stage.name)
@@ -168,7 +171,7 @@ def _replay(pipeline, position, schemas, recovered):
     if recovered.lost:
         pipeline.jump(outputs)
     elif recovered.checkpoint and position < journal.head:   # what was put out since the checkpoint, another rule made
-        pipeline.jump(pipeline.below(s for s in outputs if s.name.removesuffix(".late") in recovered.fresh and s.next_sequence))
+        pipeline.jump(pipeline.below(s for stage in pipeline.stages if stage.name in recovered.changed for s in (stage.output, stage.late)))
     pipeline.learn_skips(_records(journal, position))
     for record in _records(journal, position):
         recovered.replayed += 1

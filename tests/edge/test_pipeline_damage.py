@@ -44,11 +44,11 @@ def damage(disk, path, offset, size=40):
     node.stable = bytes(node.data)
 
 
-@pytest.mark.parametrize("where", [0.3, 0.6, 0.97])
+@pytest.mark.parametrize("where", [0.5, 0.7, 0.97])
 @pytest.mark.parametrize("drained", [False, True])
 def test_damaged_journal_records_cost_themselves_and_are_announced(modules, where, drained):
     world = World(modules).start()
-    run(world, 30, checkpoint_at=3)
+    run(world, 30, checkpoint_at=1)
     if drained:
         world.drain()
     path = paths(world, "journal")[-1]
@@ -148,6 +148,7 @@ def test_a_new_version_of_the_contract_plays_the_old_journal(modules):
     world = World(modules).start()
     run(world, 10, checkpoint_at=4)
     world.drain()
+    world.rows = {(name, n): row for (name, n), row in world.rows.items() if name != "env"}      # they get a column more
     world.config = changed('[streams.env.fields]', 'version = 2\n[streams.env.fields]\nvolts = { type = "f64", required = false }')
     world.crash(0)
     world.assert_balanced()
