@@ -72,10 +72,10 @@ class Pipeline:
 
     def sync(self):
         """Group commit: after it, all that store() took may be acknowledged. Raises DiskError; call again to try again."""
-        self.journal.sync()
-        if self._buried:
+        if self._buried:                 # first: a durable SKIP says that there is a letter
             self.dead.sync()
             self._buried = False
+        self.journal.sync()
         self.unsure = False
 
     @property
