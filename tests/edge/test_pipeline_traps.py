@@ -142,11 +142,12 @@ def test_a_power_cut_around_a_trap_changes_nothing(modules, config):
     clean = World(modules, config).start()
     begun = clean.disk.operations
     script(clean)
-    letters = len(clean.letters())
-    for cut in range(begun, clean.disk.operations, 2):
+    ended, letters = clean.disk.operations, len(clean.letters())
+    for cut in range(begun, ended, 2):
         world = World(modules, config, MemoryDisk(seed=cut, cut_at=cut)).start()
         try:
             script(world)
+            raise AssertionError(f"no cut at {cut}")
         except PowerCut:
             world.crash((0, 0.5, 1)[cut % 3])
         n = world.stream("s").next_sequence
