@@ -16,9 +16,6 @@ from edge.records import BATCH, DEAD, SCHEMA, TICK, read_letter
 from edge.schema import Schema
 from gateway import config
 
-SINGLE = ("journal", "dead", "checkpoints")
-I64 = 1 << 63
-
 
 def add_place(parser):
     """The arguments that name a data directory."""
@@ -89,7 +86,7 @@ class Store:
         if record.kind == BATCH:
             return self.batch(record.stream, record.payload).received_ns
         if record.kind == TICK:
-            return record.first if record.first < I64 else record.first - 2 * I64
+            return record.first
         return letter(record)["received_ns"] if record.kind == DEAD else None
 
     # --- dead letters

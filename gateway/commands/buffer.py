@@ -160,8 +160,11 @@ def _positions(first, after):
 # --- export
 
 
-class _Time(int):
-    """A bound in nanoseconds; a plain int is a position."""
+class _Time:
+    """A bound of --from and --to that is a time; a position is a plain int."""
+
+    def __init__(self, ns):
+        self.ns = ns
 
 
 def _bound(text):
@@ -174,9 +177,9 @@ def _bound(text):
 
 
 def _export(store, arguments):
-    reader = store.log(arguments.log)
     if arguments.log == "checkpoints":
         raise ConfigError("checkpoints hold no rows; export journal, outbox/LANE or dead")
+    reader = store.log(arguments.log)
     damage = []
     lines = _lines(store, reader, arguments, damage)
     try:
@@ -211,36 +214,44 @@ def _write(out, lines, form):
 
 def _lines(store, reader, arguments, damage):
     """JSON objects, one record's rows in memory at a time."""
-    start, stop = arguments.start, arguments.stop
-    start_ns, stop_ns = (bound if isinstance(bound, _Time) else None for bound in (start, stop))
-    position = start if start is not None and start_ns is None else 0
+    first, stop = (bound if isinstance(bound, int) else None for bound in (arguments.start, arguments.stop))
     for segment in reader.segments:
-        if stop is not None and stop_ns is None and segment.first >= stop:
-            return
-        if segment.end <= position:
+        if segment.end <= (first or 0):
             continue
-        for record in reader.records(segment, position):
-            if stop is not None and stop_ns is None and record.position >= stop:
+        if stop is not None and segment.first >= stop:
+            return
+        for record in reader.records(segment, first or 0):
+            if stop is not None and record.position >= stop:
                 return
             try:
                 if record.kind == SCHEMA:
                     store.learn(record)
-                elif record.kind in (BATCH, DEAD) and arguments.stream in (None, store.stream(record.stream)):
-                    ns = store.received_ns(record)
-                    if (start_ns is None or ns >= start_ns) and (stop_ns is None or ns < stop_ns):
-                        yield from _rows(store, record)
+                elif record.kind in _ROWS and arguments.stream in (None, store.stream(record.stream)):
+                    yield from _ROWS[record.kind](store, record, arguments)
             except DiskError as error:
                 damage.append(f"{reader.path(segment)} offset {record.offset}: position {record.position}: {error}")
 
 
-def _rows(store, record):
-    if record.kind == DEAD:
+def _letter(store, record, arguments):
+    if _in_time(arguments, store.received_ns(record)):
         yield json.dumps(store.letter(record), ensure_ascii=False).encode()
-        return
+
+
+def _batch(store, record, arguments):
     batch = store.batch(record.stream, record.payload)
+    if not _in_time(arguments, batch.received_ns):
+        return
     own = {f.name for f in batch.schema.fields}
     identity = {"stream": batch.schema.stream, "received": timestamp(batch.received_ns)}
-    head = json.dumps({k: v for k, v in identity.items() if k not in own}, ensure_ascii=False, separators=(",", ":")).encode()[:-1]
+    head = json.dumps({k: v for k, v in identity.items() if k not in own}, ensure_ascii=False, separators=(",", ":")).encode()[1:-1]
     for sequence, row in enumerate(json_rows(batch), batch.first_sequence):
-        parts = [head[1:], b"" if "sequence" in own else b'"sequence":%d' % sequence, row[1:-1]]
-        yield b"{" + b",".join(filter(None, parts)) + b"}"
+        number = b"" if "sequence" in own else b'"sequence":%d' % sequence
+        yield b"{" + b",".join(filter(None, (head, number, row[1:-1]))) + b"}"
+
+
+_ROWS = {BATCH: _batch, DEAD: _letter}
+
+
+def _in_time(arguments, ns):
+    start, stop = arguments.start, arguments.stop
+    return (not isinstance(start, _Time) or ns >= start.ns) and (not isinstance(stop, _Time) or ns < stop.ns)
