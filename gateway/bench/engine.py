@@ -53,14 +53,14 @@ class Engine:
         with contextlib.redirect_stderr(self._said):
             self.daemon = Daemon(config.load(str(path)))     # its doors stay shut: it is not started
         self.pipeline = self.daemon.pipeline
-        if self.daemon.parts.refused:
+        if self.daemon.core.refused:
             raise RuleError(self._said.getvalue())
 
     def play(self, wire, bytes_max=READS * READ_BYTES) -> Cost:
         """Take in all packets, at most bytes_max a turn; then a checkpoint."""
         before, cpu = self._sizes(), _cpu_s()
         events, turns = self._take(wire, bytes_max)
-        self.daemon.parts.checkpoint()
+        self.daemon.core.checkpoint()
         cpu = _cpu_s() - cpu
         journal, outbox, *rules = ((now - then) / events for now, then in zip(self._sizes(), before))
         return Cost(events, turns, cpu / events * 1e6, journal, outbox, dict(zip((stage.name for stage in self.pipeline.stages), rules)))
