@@ -6,7 +6,7 @@ consumers, so an event's way is a walk from its stream: no queue, no scheduler.
 
 from edge.errors import RuleError
 
-MEMENTO_ROWS_MAX = 131_072            # a trap is undone by playing at most so many rows again; they stay in memory meanwhile
+MEMENTO_ROWS_MAX = 65_536            # a trap is undone by playing at most so many rows again; they stay in memory meanwhile
 MEMENTO_CALLS_MAX = 64
 
 
