@@ -15,7 +15,8 @@ from edge.errors import DiskError
 from edge.opening import UNREADABLE, settle
 from edge.segment import SEGMENT_HEADER, SKIPS, VERSION, Segment, parse_header, parse_name, read_at, survey, walk
 
-LOOKS_MAX = 5
+LOOKS_MAX = 50                       # at a directory from which files go while it is looked at
+BLANK_LOOKS_MAX = 5                  # at a last segment without a header: it is being made, or was left so by a power cut
 
 
 @dataclass(frozen=True)
@@ -37,12 +38,11 @@ class LogReader:
     def __init__(self, disk, directory):
         """Raises DiskError when there is no log, when a newer version wrote it, or when it cannot be read."""
         self.disk, self.directory = disk, directory
-        self.removed = []
         try:
             for look in range(LOOKS_MAX):
                 names = sorted(disk.listdir(directory))
                 try:
-                    if self._look(names, patient=look < LOOKS_MAX - 1):
+                    if self._look(names, patient=look < BLANK_LOOKS_MAX):
                         break
                 except FileNotFoundError:
                     continue
@@ -75,13 +75,18 @@ class LogReader:
 
     def _look(self, names, patient) -> bool:
         """False: the last segment's header is not (yet) there, look again."""
-        self.segments, self.damage, self.tail_bytes = [], [], 0
+        self.segments, self.damage, self.removed, self.tail_bytes = [], [], [], 0
         self._growing = None             # the last segment, while it has no index: more may be appended, or cut off
         known = set(names)
         files = [name for name in names if parse_name(name)]
         for name in files:
-            if not self._take(name, known, name == files[-1], patient):
-                return False
+            try:
+                if not self._take(name, known, name == files[-1], patient):
+                    return False
+            except FileNotFoundError:
+                if self.segments or name == files[-1]:
+                    raise
+                self.removed.append(name.removesuffix(".seg"))       # the oldest go first, so nothing is missing between the others
         void = settle(self.segments)
         self.segments = [s for s in self.segments if s not in void]
         for before, after in zip(self.segments, self.segments[1:]):

@@ -1,6 +1,7 @@
 """`tidegate buffer` tells what is on disk, finds what is damaged, and touches nothing."""
 
 import json
+import random
 import threading
 from pathlib import Path
 
@@ -250,30 +251,33 @@ def test_a_log_that_is_written_meanwhile_has_no_damage(tmp_path):
 
 
 class AppendingDisk(Disk):
-    """Before each read of the file that is written, more is appended: the worst interleaving of a look and a write."""
+    """Before a read of the file that is written, more is appended, now and then more than a read takes: the worst interleaving of a look and
+    a write."""
 
-    def __init__(self):
-        self.log, self.left = None, 0
+    def __init__(self, seed):
+        self.log, self.head_max, self.random = None, 1200, random.Random(seed)
 
     def pread(self, fd, size, offset):
-        if self.log and self.left:
-            self.left -= 1
-            self.log.append(2, 1, 0, 1, b"x" * 3000)
+        if self.log and self.log.head < self.head_max:
+            for _ in range(self.random.choice((0, 0, 30, 200))):
+                self.log.append(2, 1, 0, 1, b"x" * 3000)
             self.log.sync()
         return super().pread(fd, size, offset)
 
 
-def test_what_is_appended_between_two_reads_of_a_file_is_no_hole(tmp_path):
-    writing, reading = Disk(), AppendingDisk()
-    log = Log(writing, str(tmp_path / "log"), segment_bytes_max=4 << 20, quota_bytes_max=64 << 20)
-    for i in range(80):
+@pytest.mark.parametrize("seed", range(12))
+def test_what_is_appended_between_two_reads_of_a_file_is_no_hole(tmp_path, seed):
+    log = Log(Disk(), str(tmp_path / "log"), segment_bytes_max=8 << 20, quota_bytes_max=64 << 20)
+    for i in range(20):
         log.append(2, 1, i, 1, b"y" * 3000)
     log.sync()
-    reading.log, reading.left = log, 200
-    reader = LogReader(reading, log.directory)
+    disk = AppendingDisk(seed)
+    disk.log = log
+    reader = LogReader(disk, log.directory)
+    assert not reader.segments[0].holes
+    disk.head_max = 2500
     positions = [r.position for r in reader.all()]
-    assert reader.damage == [] and not reader.segments[0].holes
-    assert positions == list(range(len(positions))) and len(positions) >= 80
+    assert reader.damage == [] and positions == list(range(len(positions))) and len(positions) >= 20
     log.close()
 
 
