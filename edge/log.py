@@ -16,7 +16,7 @@ import errno
 from bisect import bisect_right
 from contextlib import suppress
 
-from edge._record import HEADER_BYTES, PREAMBLE, decode, encode, fields, position_of
+from edge._record import FOLLOWS_DURABLE, HEADER_BYTES, PREAMBLE, decode, encode, fields, position_of
 from edge.errors import DiskError
 from edge.opening import Opening, write_index
 from edge.reader import Reader
@@ -111,7 +111,8 @@ class Log:
         if self._fresh:
             self._begin()
         position = self.head
-        self._unsynced.append(encode(self._salt, position, kind, 0, stream, first, count, payload))
+        flags = 0 if self._unsynced else FOLLOWS_DURABLE
+        self._unsynced.append(encode(self._salt, position, kind, flags, stream, first, count, payload))
         self._unsynced_bytes += size
         self.head = position + 1
         return position
@@ -272,15 +273,18 @@ class Log:
         return taken
 
     def damaged_since(self, position: int) -> int:
-        """How many records from a position on cannot be read. Reads and checks every one of them."""
+        """How many records from a position on were durable and cannot be read. Reads and checks every one of them. What is torn in the last
+        group that was written does not count: a power cut does that, and no sync had returned."""
+        sure = 0
         try:
             for segment in self._segments:
                 if position < segment.end:
-                    for _ in self._reader.records(segment, segment.first, payloads=False):
-                        pass
+                    for r in self._reader.records(segment, segment.first, payloads=False):
+                        if r.flags & (PREAMBLE | FOLLOWS_DURABLE):
+                            sure = r.position
         except OSError as error:
             raise self._error("read", error) from error
-        return sum(b - max(a, position) for a, b in self.recovery.lost if b > position)
+        return sum(b - max(a, position) for a, b in self.recovery.lost if b > position and a < sure)
 
     # --- dropping
 

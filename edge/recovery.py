@@ -7,6 +7,9 @@ When things are damaged the gateway still starts:
 - journal records that are gone: the output streams' sequences jump by JUMP, because replay may now say something else than was sent.
 - no checkpoint although there is data: rules start empty; what the outboxes hold is kept, and the journal is played from after the last
   receive time that they show.
+
+When the configuration changed, what is there no more (a stream, a lane, a rule that was removed or is refused) is kept in the checkpoint as it stood:
+if it comes back, its numbers go on, for upstream drops a number that it has seen. Outputs of a changed rule that a replay would number anew jump too.
 """
 
 from dataclasses import dataclass
@@ -19,8 +22,9 @@ from edge.records import BATCH, GAP, SCHEMA
 from edge.schema import Schema
 
 META_VERSION = 1
-JUMP = 1 << 32
+JUMP = 1 << 30                       # fits the u32 count of a GAP record
 READ_BYTES = 4 << 20
+FAILED_MAX = 20                      # records that are told of
 
 
 @dataclass
@@ -47,10 +51,10 @@ def capture(pipeline, lanes):
         "dead": pipeline.dead.head,
         "unrouted": pipeline.unrouted,
         "schemas": [(s.number, s.schema.to_dict()) for s in pipeline.streams],
-        "streams": {s.name: s.state() for s in pipeline.streams},
+        "streams": pipeline.absent["streams"] | {s.name: s.state() for s in pipeline.streams},
         "stages": {stage.name: stage.state() for stage in pipeline.stages},
-        "outboxes": {outbox.name: outbox.state() for outbox in pipeline.outboxes},
-        "lanes": lanes,
+        "outboxes": pipeline.absent["outboxes"] | {outbox.name: outbox.state() for outbox in pipeline.outboxes},
+        "lanes": pipeline.absent["lanes"] | lanes,
         "received_ns": pipeline.received_ns,
     }
     images = {f"watermarks/{s.name}": s.watermarks.dump() for s in pipeline.streams if s.stages}
@@ -76,6 +80,7 @@ def restore(pipeline, loaded) -> tuple[Recovered, dict]:
         lanes, position = meta["lanes"], meta["position"]
         if pipeline.journal.log.head < position:         # its tail rotted: positions that the checkpoint has seen are not given again
             pipeline.journal.log.truncate(position)
+        _bridge(pipeline, meta, replays=position < pipeline.journal.head)
         _count_letters(pipeline, meta["dead"])
     elif pipeline.journal.log.head > pipeline.journal.log.tail:
         position = _without_checkpoint(pipeline, recovered)
@@ -86,6 +91,25 @@ def restore(pipeline, loaded) -> tuple[Recovered, dict]:
 def journal_position(meta) -> int:
     """The journal position that a checkpoint's meta covers: what stands before it is needed by no restart."""
     return msgpack.unpackb(meta, strict_map_key=False)["position"]
+
+
+def _bridge(pipeline, meta, replays):
+    """Sequences over a change of the configuration: what is absent is kept, and no number is given to a row that differs from the one that had it."""
+    streams, outboxes = {s.name for s in pipeline.streams}, {o.name for o in pipeline.outboxes}
+    pipeline.absent = {kind: {name: state for name, state in meta[kind].items() if name not in present}
+                       for kind, present in (("streams", streams), ("outboxes", outboxes), ("lanes", outboxes))}
+    for state in pipeline.absent["streams"].values():
+        state["jump"] = state.get("jump", False) or replays
+    changed = {name for name in streams if meta["streams"].get(name, {}).get("jump")}
+    for stage in pipeline.stages:
+        was = meta["stages"].get(stage.name)
+        new = stage.output.name not in meta["streams"]
+        if stage.input.name in changed or (replays and not new and (was is None or was["identity"] != stage.rule.identity)):
+            changed |= {stage.output.name, stage.late.name}
+    for stream in pipeline.streams:
+        if stream.name in changed:
+            pipeline.jump(stream, JUMP)
+
 
 def _load(pipeline, meta, images):
     fresh = []
@@ -178,7 +202,7 @@ def _replay(pipeline, position, schemas, recovered):
         try:
             recovered.damaged += pipeline.replay(record, schemas)
         except Exception as error:               # a start that fails on a record would fail on it for ever
-            recovered.failed += ((record.position, repr(error)),)
+            recovered.failed = (*recovered.failed[:FAILED_MAX - 1], (record.position, repr(error)))
 
 
 def _records(log, position):

@@ -70,7 +70,7 @@ def filters(folder, quick):
 
 
 def _filters(n):
-    rules = "".join(f'[rules.f{i}]\ninput = "env"\nmodule = "threshold"\nparams = {{ field = "temp", op = ">", value = {39 + i * 0.01:.2f} }}\n'
+    rules = "".join(f'[rules.f{i}]\ninput = "env"\nmodule = "threshold"\nparams = {{ field = "temp", op = ">", value = {39.9 + i * 0.001:.3f} }}\n'
                     for i in range(n))
     names = ", ".join(f'"f{i}"' for i in range(n))
     return workload.STREAM + rules + f'[listener]\nport = 0\n[upstream]\nhost = "127.0.0.1"\n[lanes.alerts]\nstreams = [{names}]\n'
