@@ -77,7 +77,7 @@ def test_evicted_events_show_as_gaps(tmp_path, capfdbinary):
     outbox.log._on_evict = outbox.on_evict
     world.fill(200)
     found = answer(capfdbinary, "buffer", "ls", data=world.data)["logs"]["outbox/all"]
-    assert sum(outbox.evicted.values()) == found["evicted"] > 0
+    assert sum(outbox.evicted.values()) == found["gaps"] > 0
     world.close()
 
 
@@ -209,6 +209,29 @@ def test_a_torn_tail_of_the_last_segment_is_told_but_no_damage(world, capfdbinar
     write(f"{world.data}/journal/{segment.name}.seg", segment.size, tail)
     found = answer(capfdbinary, "buffer", "verify", "journal", data=world.data)
     assert found["ok"] and found["logs"]["journal"]["tail_bytes"] == len(tail)
+
+
+@pytest.mark.parametrize("restarted", [False, True], ids=["at once", "after the next start"])
+def test_a_hole_in_the_group_that_a_power_cut_tore_is_no_damage_but_one_before_it_is(tmp_path, capfdbinary, restarted):
+    log = Log(Disk(), str(tmp_path / "data" / "journal"), quota_bytes_max=1 << 20, preamble=lambda: [])
+    for group in range(3):
+        for i in range(4):
+            log.append(3, 0, START_NS, 0, b"tick %d" % i)
+        log.sync()
+    path = Path(log.directory, f"{log._segments[-1].name}.seg")
+    offsets, index = starts(path), path.with_suffix(".idx")
+    log.close()
+    index.unlink()                           # a power cut leaves none
+    write(path, offsets[9], b"\xff" * 40)    # the second of the last four
+    if restarted:
+        log = Log(Disk(), log.directory, quota_bytes_max=1 << 20)
+        log.append(3, 0, START_NS, 0, b"")
+        log.close()
+    found = answer(capfdbinary, "buffer", "verify", data=tmp_path / "data")
+    assert found["ok"] and found["logs"]["journal"]["torn"] == 1
+    write(path, offsets[5], b"\xff" * 40)
+    damage, = answer(capfdbinary, "buffer", "verify", data=tmp_path / "data")["logs"]["journal"]["damage"]
+    assert (damage["first"], damage["after"], damage["offset"]) == (5, 6, offsets[5])
 
 
 # --- beside a writer
