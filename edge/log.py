@@ -30,8 +30,8 @@ NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 class Log:
     """Records by position. Positions are numbers that only go up, except through truncate().
 
-    keep_from: eviction stops before this position; None lets it take anything. on_evict(stream, first, count): events that the quota
-    pushed out, neighbours merged; records without events, of the preamble, and before drop_before()'s position are not reported.
+    keep_from: eviction stops before this position; None lets it take anything. on_evict(stream, first, count, kind): events that the quota
+    pushed out, neighbours of a kind merged; records without events, of the preamble, and before drop_before()'s position are not reported.
     preamble(): (kind, stream, payload) of records that each segment begins with, so that it can be read without those before it.
     """
 
@@ -42,6 +42,7 @@ class Log:
         self.segment_bytes_max = min(segment_bytes_max, quota_bytes_max // 4)
         self.quota_bytes_max = quota_bytes_max
         self.keep_from = None
+        self.needed_from = None          # callable: the position below which records are of no use, asked before each eviction
         self._preamble, self._on_evict = preamble or (lambda: ()), on_evict
         try:
             disk.mkdir(directory)
@@ -69,7 +70,7 @@ class Log:
         self._continues = False          # the next file goes on with the segment before
         self._floor = 0
         self._evicting = False
-        self._evicted = []               # (stream, first, count) still to be reported
+        self._evicted = []               # (stream, first, count, kind) still to be reported
         self._new = None                 # the active segment while no record of it is durable: not in _segments
         self._reader = Reader(disk, directory, self.recovery)
         if found.unsure and found.unsure[-1] is self._segments[-1]:
@@ -327,6 +328,8 @@ class Log:
             return
         self._evicting = True
         try:
+            if self.needed_from is not None:
+                self._floor = max(self._floor, self.needed_from())
             while self.size_bytes + size > self.quota_bytes_max and (n := self._evictable()):
                 for _ in range(n):
                     events = self._events(self._segments[0])
@@ -340,7 +343,7 @@ class Log:
             self._evicting = False
 
     def _events(self, segment):
-        """(stream, first, count) of a segment's events that are still of use."""
+        """(stream, first, count, kind) of a segment's events that are still of use."""
         if self._floor > segment.first or segment.end < segment.held:
             rest = Segment(segment.serial, segment.first, segment.salt)
             try:
@@ -355,7 +358,7 @@ class Log:
                 merged[-1][3] = end
             else:
                 merged.append([kind, stream, first, end])
-        return [(stream, first, end - first) for _, stream, first, end in merged]
+        return [(stream, first, end - first, kind) for kind, stream, first, end in merged]
 
     def _remove_oldest(self):
         segment = self._segments[0]

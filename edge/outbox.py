@@ -34,9 +34,10 @@ class Outbox:
         self.names[stream.number] = stream.name
         self.appended[stream.number] = self.appended.get(stream.number, 0) + (record.count if record.kind == BATCH else 0)
 
-    def on_evict(self, stream, first, count):
-        """The log's quota pushed rows out: the gap itself goes upstream."""
-        self.evicted[stream] = self.evicted.get(stream, 0) + count
+    def on_evict(self, stream, first, count, kind):
+        """The log's quota pushed rows out: the gap itself goes upstream. A gap that is pushed out is announced again, but counted once."""
+        if kind == BATCH:
+            self.evicted[stream] = self.evicted.get(stream, 0) + count
         self.writer.append(GAP, stream, first, count, b"")
 
     def take_fresh(self) -> int:

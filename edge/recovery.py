@@ -128,6 +128,8 @@ def _load(pipeline, meta, images):
         if state is not None:
             outbox.log.truncate(state["head"])
             outbox.load(state)
+        if outbox.name in meta["lanes"]:             # what is acknowledged is not evicted by what a replay puts out
+            outbox.log.drop_before(min(meta["lanes"][outbox.name]["ranges"][0][0], outbox.log.head))
     pipeline.unrouted = meta["unrouted"]
     return tuple(fresh)
 

@@ -16,6 +16,7 @@ from edge.identity import Identity
 from edge.log import Log
 from edge.outbox import Outbox
 from edge.pipeline import Pipeline
+from edge.records import BATCH
 from edge.recovery import capture, journal_position, restore
 from edge.stage import Stage, Stream
 from gateway import links
@@ -50,11 +51,14 @@ class Parts:
         self.refused = book.refused
         for name, reason in book.refused.items():
             log.error("rule", f"{name} is left out: {reason}")
+        self.evicted = False             # since the last checkpoint: what a crash must not forget
         self.outboxes = {name: self._outbox(name, lane) for name, lane in config.lanes.items()}
         self.pipeline = self._pipeline(contracts, book)
         self.checkpoints = CheckpointStore(self._disk, f"{self._data}/checkpoints")
         self.lanes = [(outbox, self._lane(name, outbox)) for name, outbox in self.outboxes.items()]
         self._recover()
+        for outbox, lane in self.lanes:
+            outbox.log.needed_from = lambda lane=lane: lane.acked_before
         self._cursors = self.cursors()
 
     # --- making
@@ -79,8 +83,11 @@ class Parts:
             log.keep_from = log.tail
         return outbox
 
-    def _evicted(self, outbox, stream, first, count):
-        outbox.on_evict(stream, first, count)
+    def _evicted(self, outbox, stream, first, count, kind):
+        outbox.on_evict(stream, first, count, kind)
+        self.evicted = True
+        if kind != BATCH:
+            return
         self.log.warning("lane", f"outbox {outbox.name} is at its quota: {count} rows were evicted, a gap goes upstream")
         lane = next(lane for box, lane in self.lanes if box is outbox)
         lane.evicted(count)
@@ -153,7 +160,10 @@ class Parts:
         self.clock = Clock(recovered.received_ns)
         if recovered.replayed or recovered.damaged:
             self.log("gateway", "recovered", replayed_records=recovered.replayed, damaged_events=recovered.damaged)
-        self.checkpoint()
+        try:
+            self.checkpoint()
+        except DiskError as error:       # what waits may leave all the same, and that makes room
+            self.log.error("disk", f"no checkpoint: {error}")
 
     # --- the doors
 
@@ -182,7 +192,7 @@ class Parts:
         """Commit state, watermarks, positions and cursors together; then let go of what no restart needs. Raises DiskError."""
         cursors = self.cursors()
         self.checkpoints.save(*capture(self.pipeline, cursors))
-        self._cursors = cursors
+        self._cursors, self.evicted = cursors, False
         self.pipeline.journal.log.keep_from = journal_position(self.checkpoints.oldest_meta)
         for outbox, lane in self.lanes:
             outbox.log.drop_before(lane.acked_before)

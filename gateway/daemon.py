@@ -80,7 +80,7 @@ class Daemon:
             self.intake.closed = True
         if self.intake.closed:
             self._commit()
-        if self._checkpoint_due:
+        if self._checkpoint_due or self.parts.evicted:
             self._checkpoint()
 
     def _commit(self):
