@@ -39,6 +39,17 @@ def small_disk(tmp_path):
     subprocess.run(["umount", "-l", str(data)], check=True)
 
 
+def block(world, device, small_disk):
+    """Fill the disk until the gateway says so; what a log lets go of meanwhile is taken too."""
+    def blocked():
+        small_disk(True)
+        if len(device.acknowledged) == device.published:
+            device.publish(200)
+        return world.ask("status")["blocked"]
+
+    world.wait_for(blocked, "the gateway to say that it is blocked", 20)
+
+
 def test_a_full_disk_acknowledges_nothing_and_loses_nothing(site, devices, small_disk):
     world = site()
     world.start_receiver()
@@ -47,13 +58,12 @@ def test_a_full_disk_acknowledges_nothing_and_loses_nothing(site, devices, small
     devices.append(device)
     device.publish(200)
     device.settle()
-    small_disk(True)
-    device.publish(3000)
-    world.wait_for(lambda: world.ask("status")["blocked"], "the gateway to say that it is blocked")
+    block(world, device, small_disk)
+    device.publish(1000)
     time.sleep(0.6)
     acknowledged = len(device.acknowledged)
     time.sleep(1.2)
-    assert len(device.acknowledged) == acknowledged < 3200, "no PUBACK while the disk is full"
+    assert len(device.acknowledged) == acknowledged < device.published, "no PUBACK while the disk is full"
     status = world.ask("status")
     assert status["blocked"] and "make room" in status["blocked"]
     small_disk(False)
@@ -72,9 +82,7 @@ def test_a_gateway_stopped_on_a_full_disk_starts_again(site, devices, small_disk
     device.publish(500)
     device.settle()
     time.sleep(1.5)                                        # a checkpoint
-    small_disk(True)
-    device.publish(500)
-    world.wait_for(lambda: world.ask("status")["blocked"], "the gateway to say that it is blocked")
+    block(world, device, small_disk)
     if end == "sigterm":
         assert world.stop("gateway") == 0, world.errors()
     else:
@@ -133,11 +141,11 @@ def test_upstream_away_longer_than_the_quota_lasts(site, devices):
     assert stream["missing"] == [] and sum(count for _, count in stream["announced"]) == lost
 
 
-@pytest.mark.parametrize("rate, checkpoint", [("8KiB", "1s"), ("100MiB", "1h")])
+@pytest.mark.parametrize("rate, checkpoint", [("4KiB", "1s"), ("100MiB", "1h")])
 def test_eviction_while_the_lane_sends(site, devices, rate, checkpoint):
     """Rows that are evicted while they are under way, or after they were acknowledged but before a checkpoint, are counted once."""
     text = SLOW_READER.replace('"1s"', f'"{checkpoint}"', 1)
-    world = site(text + f'rate_max = "{rate}"\n')
+    world = site(text + f'rate_max = "{rate}"\nmessage_max = "4KiB"\n')
     world.start_receiver()
     world.start_gateway()
     device = Device(world.port)
