@@ -126,6 +126,8 @@ def _load(pipeline, meta, images):
         state = meta["outboxes"].get(outbox.name)
         if state is not None:
             outbox.cut_back(state, {number: meta["streams"][name]["next"] for number, name in state["names"].items() if name in meta["streams"]})
+        if outbox.name in meta["lanes"]:             # what is acknowledged is not evicted by what a replay puts out
+            outbox.log.drop_before(min(meta["lanes"][outbox.name]["ranges"][0][0], outbox.log.head))
     pipeline.unrouted = meta["unrouted"]
     return tuple(fresh)
 
