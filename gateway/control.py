@@ -126,7 +126,7 @@ def ask(directory, name, timeout_s=10.0, **request):
                 raise ConnectionResetError("closed")
             answer += data
     except OSError as error:
-        raise ConfigError(f"{path}: no gateway answers ({error}); is it running, as this user, on this data directory?") from None
+        raise ConfigError(f"{path}: no gateway answers ({error.strerror or error}); is it running, as this user, on this data directory?") from None
     finally:
         client.close()
     reply = json.loads(answer)
