@@ -52,8 +52,8 @@ def _ls(store, arguments):
             print(f"  announced as gaps      {log['gaps']:,} sequences, evicted or lost to damage")
         if log["quarantined"]:
             print(f"  {_count(log['quarantined'], 'file')} in quarantine")
-        if log["damaged"]:
-            print(f"  damage is known here: `tidegate buffer verify {name}`")
+        if log["holes"]:
+            print(f"  holes are known here: `tidegate buffer verify {name}`")
     return 0
 
 
@@ -70,7 +70,7 @@ def _summary(store, name):
     oldest, newest = (None, None) if kind is None else _times(store, reader)
     return {"segments": len(reader.segments), "records": _records(reader), "events": _by_name(store, events), "gaps": gaps,
             "first_position": reader.tail, "next_position": reader.head, "bytes": reader.size_bytes, "oldest": oldest, "newest": newest,
-            "quarantined": len(reader.quarantined), "damaged": bool(reader.damage) or any(s.holes for s in reader.segments)}
+            "quarantined": len(reader.quarantined), "holes": bool(reader.damage) or any(s.holes for s in reader.segments)}
 
 
 def _records(reader):
