@@ -16,6 +16,7 @@ from edge._crc32c cimport crc32c_of
 HEADER_BYTES = sizeof(Header)
 PAYLOAD_BYTES_MAX = 64 << 20
 PREAMBLE = 1                         # flag: repeats at the head of each segment, so nothing is lost with it
+FOLLOWS_DURABLE = 2                  # flag: all records before it were on stable storage when it was appended
 
 
 cdef class Record:

@@ -33,17 +33,11 @@ class Identity:
 
     def _read(self):
         try:
-            data = self._bytes()
+            version, name, epoch, base, schemas = _content(self._disk, self._path)
         except FileNotFoundError:
             return
         except OSError as error:
             raise self._error("read", error) from error
-        try:
-            content = json.loads(data)
-            version = content["version"]
-            if version <= VERSION:
-                name, epoch, base = content["gateway"], int(content["epoch"]), int(content["base"])
-                schemas = [Schema.from_dict(s) for s in content["schemas"]]
         except (ValueError, KeyError, TypeError) as error:
             self.damaged = f"{self._path} is damaged ({error}); a new epoch begins, the file is kept as {NAME}.damaged"
             try:
@@ -84,13 +78,6 @@ class Identity:
             raise self._error("write", error) from error
         self._saved = True
 
-    def _bytes(self):
-        fd = self._disk.open(self._path)
-        try:
-            return self._disk.pread(fd, 16 << 20, 0)
-        finally:
-            self._disk.close(fd)
-
     def _write(self):
         content = {"version": VERSION, "gateway": self._gateway, "epoch": self.epoch, "base": self._base, "schemas": [s.to_dict() for s in self._schemas]}
         data = json.dumps(content).encode()
@@ -112,3 +99,25 @@ class Identity:
 
     def _error(self, what, error):
         return DiskError(f"cannot {what} {self._path}: {error.strerror or error}: check the disk, its free space and the permissions")
+
+
+def schemas_of(disk, directory) -> dict:
+    """number -> Schema of all that were ever used in a data directory; empty when its file is missing, damaged or newer. Changes nothing."""
+    try:
+        *_, base, schemas = _content(disk, f"{directory}/{NAME}")
+    except (OSError, ValueError, KeyError, TypeError):
+        return {}
+    return {base + i: schema for i, schema in enumerate(schemas)}
+
+
+def _content(disk, path):
+    """(version, gateway, epoch, base, schemas); the last three are empty in a newer version's file."""
+    fd = disk.open(path)
+    try:
+        content = json.loads(disk.pread(fd, 16 << 20, 0))
+    finally:
+        disk.close(fd)
+    version, name = content["version"], content["gateway"]
+    if version > VERSION:
+        return version, name, 0, 0, []
+    return version, name, int(content["epoch"]), int(content["base"]), [Schema.from_dict(s) for s in content["schemas"]]

@@ -13,11 +13,10 @@ Invariants:
 """
 
 import errno
-import os
 from bisect import bisect_right
 from contextlib import suppress
 
-from edge._record import HEADER_BYTES, PREAMBLE, decode, encode, fields, position_of
+from edge._record import FOLLOWS_DURABLE, HEADER_BYTES, PREAMBLE, decode, encode, fields, position_of
 from edge.errors import DiskError
 from edge.opening import Opening, write_index
 from edge.reader import Reader
@@ -30,8 +29,8 @@ NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 class Log:
     """Records by position. Positions are numbers that only go up, except through truncate().
 
-    keep_from: eviction stops before this position; None lets it take anything. on_evict(stream, first, count, kind): events that the quota
-    pushed out, neighbours of a kind merged; records without events, of the preamble, and before drop_before()'s position are not reported.
+    keep_from: eviction stops before this position; None lets it take anything. on_evict(kind, stream, first, count): events that the quota
+    pushed out, neighbours merged; records without events, of the preamble, and before drop_before()'s position are not reported.
     preamble(): (kind, stream, payload) of records that each segment begins with, so that it can be read without those before it.
     """
 
@@ -70,7 +69,8 @@ class Log:
         self._continues = False          # the next file goes on with the segment before
         self._floor = 0
         self._evicting = False
-        self._evicted = []               # (stream, first, count, kind) still to be reported
+        self._evicted = []               # (kind, stream, first, count) still to be reported
+        self._litter = []                # files of truncations that failed: to go before anything else is written, as they void records
         self._new = None                 # the active segment while no record of it is durable: not in _segments
         self._reader = Reader(disk, directory, self.recovery)
         if found.unsure and found.unsure[-1] is self._segments[-1]:
@@ -112,7 +112,8 @@ class Log:
         if self._fresh:
             self._begin()
         position = self.head
-        self._unsynced.append(encode(self._salt, position, kind, 0, stream, first, count, payload))
+        flags = 0 if self._unsynced else FOLLOWS_DURABLE
+        self._unsynced.append(encode(self._salt, position, kind, flags, stream, first, count, payload))
         self._unsynced_bytes += size
         self.head = position + 1
         return position
@@ -157,6 +158,9 @@ class Log:
         self._unsynced, self._unsynced_bytes = [], 0
 
     def _create(self, first) -> Segment:
+        while self._litter:
+            self.disk.unlink(self._litter[-1])
+            self._litter.pop()
         self._serial += 1
         before = next((s.end for s in reversed(self._segments) if s.end > s.first), first)
         flags = CONTINUES * self._continues | SKIPS * (first > before)
@@ -193,8 +197,14 @@ class Log:
             return
         self.disk.close(self._fd)
         self._fd = None
-        with suppress(OSError):
-            self.disk.unlink(f"{self.directory}/{self._new.name}.seg")
+        path = f"{self.directory}/{self._new.name}.seg"
+        try:
+            self.disk.unlink(path)
+        except FileNotFoundError:
+            pass
+        except OSError:
+            if self._new.first < self.durable:
+                self._litter.append(path)
         self._new = None
 
     def _seal(self):
@@ -264,15 +274,18 @@ class Log:
         return taken
 
     def damaged_since(self, position: int) -> int:
-        """How many records from a position on cannot be read. Reads and checks every one of them."""
+        """How many records from a position on were durable and cannot be read. Reads and checks every one of them. What is torn in the last
+        group that was written does not count: a power cut does that, and no sync had returned."""
+        sure = 0
         try:
             for segment in self._segments:
                 if position < segment.end:
-                    for _ in self._reader.records(segment, segment.first, payloads=False):
-                        pass
+                    for r in self._reader.records(segment, segment.first, payloads=False):
+                        if r.flags & (PREAMBLE | FOLLOWS_DURABLE):
+                            sure = r.position
         except OSError as error:
             raise self._error("read", error) from error
-        return sum(b - max(a, position) for a, b in self.recovery.lost if b > position)
+        return sum(b - max(a, position) for a, b in self.recovery.lost if b > position and a < sure)
 
     # --- dropping
 
@@ -343,7 +356,7 @@ class Log:
             self._evicting = False
 
     def _events(self, segment):
-        """(stream, first, count, kind) of a segment's events that are still of use."""
+        """(kind, stream, first, count) of a segment's events that are still of use."""
         if self._floor > segment.first or segment.end < segment.held:
             rest = Segment(segment.serial, segment.first, segment.salt)
             try:
@@ -358,7 +371,7 @@ class Log:
                 merged[-1][3] = end
             else:
                 merged.append([kind, stream, first, end])
-        return [(stream, first, end - first, kind) for kind, stream, first, end in merged]
+        return [(kind, stream, first, end - first) for kind, stream, first, end in merged]
 
     def _remove_oldest(self):
         segment = self._segments[0]
@@ -389,6 +402,6 @@ class Log:
 
     def _error(self, what, error) -> DiskError:
         advice = "make room or raise the quota of the file system" if error.errno in NO_SPACE else "check the disk (dmesg) and the permissions"
-        where = f"{os.path.join(self.directory, self._segments[-1].name)}.seg" if getattr(self, "_segments", None) else self.directory
+        where = f"{self.directory}/{self._segments[-1].name}.seg" if getattr(self, "_segments", None) else self.directory
         at = f" at offset {self._segments[-1].size}" if getattr(self, "_segments", None) else ""
         return DiskError(f"cannot {what} {where}{at}: {error.strerror or error}: {advice}")

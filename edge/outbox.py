@@ -34,11 +34,12 @@ class Outbox:
         self.names[stream.number] = stream.name
         self.appended[stream.number] = self.appended.get(stream.number, 0) + (record.count if record.kind == BATCH else 0)
 
-    def on_evict(self, stream, first, count, kind):
-        """The log's quota pushed rows out: the gap itself goes upstream. A gap that is pushed out is announced again, but counted once."""
-        if kind == BATCH:
-            self.evicted[stream] = self.evicted.get(stream, 0) + count
+    def on_evict(self, kind, stream, first, count) -> int:
+        """The log's quota pushed rows out, or the announcement of a gap: the gap goes upstream (again). The rows that this lost."""
+        rows = count if kind == BATCH else 0
+        self.evicted[stream] = self.evicted.get(stream, 0) + rows
         self.writer.append(GAP, stream, first, count, b"")
+        return rows
 
     def take_fresh(self) -> int:
         """Rows appended since the last call."""

@@ -56,7 +56,7 @@ class Pipeline:
         self._bury_unrouted(intake, self.router.route(intake), received_ns)
         for position, (stream, decoder) in enumerate(zip(self.inputs, self._decoders)):
             rejected = []
-            batch = Batch(stream.schema, 256)
+            batch = Batch(stream.schema, min(256, len(intake)))
             batch.received_ns, batch.clock = received_ns, clock
             stream.arrived += decoder.decode(intake, position, batch, rejected) + len(rejected)
             self._bury(stream, intake, rejected, received_ns)
@@ -78,7 +78,9 @@ class Pipeline:
 
     @property
     def blocked(self) -> str:
-        """Why an outbox takes no more, or ""; take in nothing meanwhile, and call flush()."""
+        """Why no more may be taken in, or ""; meanwhile call flush(), and write a checkpoint: it lets the journal's oldest go."""
+        if self.journal.log.full:
+            return "the journal is at its quota and waits for a checkpoint (journal.quota)"
         return next(filter(None, (outbox.blocked for outbox in self.outboxes)), "")
 
     def flush(self):
@@ -129,14 +131,18 @@ class Pipeline:
             self._trapped(stage, batch, error)
             return
         if result.out_count:
-            self._emit(stage.output, result.out(batch))
+            self._emit(stage.output, result.out_count, result.out, batch)
         if result.late_count:
-            self._emit(stage.late, result.late(batch))
+            self._emit(stage.late, result.late_count, result.late, batch)
 
-    def _emit(self, stream, batch):
-        stream.number_rows(batch)
-        if stream.consumed:
-            self._flow(stream, batch)
+    def _emit(self, stream, count, rows, batch):
+        """`rows(batch)` gives the rows that go out; they are made only if somebody takes them."""
+        if not stream.consumed:
+            stream.next_sequence += count
+            return
+        made = rows(batch)
+        stream.number_rows(made)
+        self._flow(stream, made)
 
     def _tick(self, received_ns) -> bool:
         """Whether any key moved."""
@@ -194,19 +200,19 @@ class Pipeline:
 
         Returns the events that are missing before it (the journal was damaged).
         """
-        missing = 0
         self._replaying = True
-        if record.kind == BATCH and record.stream in schemas:
-            stream = self._inputs_by_name.get(schemas[record.stream].stream)
-            if stream is not None:
-                batch = decode_columns(record.payload, schemas[record.stream])
-                missing = self._replay_batch(stream, batch)
-        elif record.kind == TICK:
-            self._tick(record.first)
-        elif record.kind == CLOCK:
-            self._shift(msgpack.unpackb(record.payload)[0])
-        self._replaying = False
-        return missing
+        try:
+            if record.kind == TICK:
+                self._tick(record.first)
+            elif record.kind == CLOCK:
+                self._shift(msgpack.unpackb(record.payload)[0])
+            elif record.kind == BATCH and record.stream in schemas:
+                stream = self._inputs_by_name.get(schemas[record.stream].stream)
+                if stream is not None:
+                    return self._replay_batch(stream, decode_columns(record.payload, schemas[record.stream]))
+            return 0
+        finally:
+            self._replaying = False
 
     def _replay_batch(self, stream, batch):
         missing = max(0, batch.first_sequence - stream.next_sequence)
@@ -215,7 +221,7 @@ class Pipeline:
         stream.next_sequence = batch.first_sequence + len(batch)
         if batch.schema != stream.schema:            # the contract changed since: carry the rows over by field name
             batch = Batch.from_rows(stream.schema, conform(batch, stream.schema), first_sequence=batch.first_sequence,
-                                                        received_ns=batch.received_ns)
+                                    received_ns=batch.received_ns)
         self._flow(stream, batch)
         return missing
 

@@ -22,18 +22,21 @@ from edge.records import BATCH, GAP, SCHEMA
 from edge.schema import Schema
 
 META_VERSION = 1
-JUMP = 1 << 30                      # fits the u32 count of a GAP record
+JUMP = 1 << 30                       # fits the u32 count of a GAP record
 READ_BYTES = 4 << 20
+FAILED_MAX = 20                      # records that are told of
 
 
 @dataclass
 class Recovered:
-    """What a start found. `replayed` journal records; `damaged` events that are gone; `fresh` rules without their old state."""
+    """What a start found. `replayed` journal records; `damaged` events that are gone; `fresh` rules without their old state;
+    `failed` (position, error) of records that could not be played again, which is a mistake in the gateway."""
 
     checkpoint: bool = False
     replayed: int = 0
     damaged: int = 0
     fresh: tuple = ()
+    failed: tuple = ()
     received_ns: int = 0
 
 
@@ -75,6 +78,8 @@ def restore(pipeline, loaded) -> tuple[Recovered, dict]:
         recovered.fresh = _load(pipeline, meta, images)
         schemas = {number: Schema.from_dict(data) for number, data in meta["schemas"]}
         lanes, position = meta["lanes"], meta["position"]
+        if pipeline.journal.log.head < position:         # its tail rotted: positions that the checkpoint has seen are not given again
+            pipeline.journal.log.truncate(position)
         _bridge(pipeline, meta, replays=position < pipeline.journal.head)
         _count_letters(pipeline, meta["dead"])
     elif pipeline.journal.log.head > pipeline.journal.log.tail:
@@ -195,8 +200,11 @@ def _replay(pipeline, position, schemas, recovered):
         recovered.replayed += 1
         if record.kind == SCHEMA:
             schemas[record.stream] = Schema.from_dict(msgpack.unpackb(record.payload))
-        else:
+            continue
+        try:
             recovered.damaged += pipeline.replay(record, schemas)
+        except Exception as error:               # a start that fails on a record would fail on it for ever
+            recovered.failed = (*recovered.failed[:FAILED_MAX - 1], (record.position, repr(error)))
 
 
 def _records(log, position):

@@ -5,6 +5,7 @@
 One thread does all of it. While the disk refuses, nothing is acknowledged and nothing read: devices are held back, lanes go on.
 """
 
+import gc
 import signal
 import time
 
@@ -27,7 +28,8 @@ class Daemon:
         self.config = config
         self.log = Log(config.gateway.log_format)
         self.parts = Parts(config, self.log)
-        self.pipeline = self.parts.pipeline
+        self.core = self.parts.core
+        self.pipeline = self.core.pipeline
         self.reactor = self.parts.reactor
         self.intake = self.parts.intake
         self.clock = self.parts.clock
@@ -68,9 +70,11 @@ class Daemon:
         self._every(self.config.gateway.checkpoint.seconds or TICK_S, self._want_checkpoint)
         if self._notifier.watchdog_s:
             self._every(self._notifier.watchdog_s, self._notifier.alive)
+        gc.collect()
+        gc.freeze()                      # what stands now stays: no collection looks at it again
         self._notifier.ready("running")
-        self.log("gateway", f"{self.config.gateway.name} runs", streams=len(parts.pipeline.inputs), rules=len(parts.pipeline.stages),
-                 lanes=len(parts.lanes), **({"listening": parts.listener.port} if parts.listener else {}))
+        self.log("gateway", f"{self.config.gateway.name} runs", streams=len(self.pipeline.inputs), rules=len(self.pipeline.stages),
+                 lanes=len(self.core.lanes), **({"listening": parts.listener.port} if parts.listener else {}))
 
     def turn(self, timeout_s):
         """One round of the way of an event."""
@@ -80,7 +84,7 @@ class Daemon:
             self.intake.closed = True
         if self.intake.closed:
             self._commit()
-        if self._checkpoint_due or self.parts.evicted:
+        if self._checkpoint_due:
             self._checkpoint()
 
     def _commit(self):
@@ -123,10 +127,11 @@ class Daemon:
                 self.pipeline.sync()
             except DiskError as error:
                 self.log.error("disk", str(error))
-        for outbox, lane in self.parts.lanes:
+        for outbox, lane in self.core.lanes:
             rows = outbox.take_fresh()
             if rows:
                 lane.wake(rows)
+        self._checkpoint_due |= self.core.urgent
 
     # --- once in a while
 
@@ -153,10 +158,10 @@ class Daemon:
     def _checkpoint(self):
         """Commit state, watermarks, positions and cursors together; then let go of what no restart needs."""
         self._checkpoint_due = False
-        if self.pipeline.changes == self._checkpointed and not self.parts.cursors_moved():
+        if self.pipeline.changes == self._checkpointed and not self.core.cursors_moved():
             return
         try:
-            self.parts.checkpoint()
+            self.core.checkpoint()
         except DiskError as error:
             self.log.error("disk", f"no checkpoint: {error}")
             return

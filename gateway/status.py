@@ -16,10 +16,10 @@ def status(daemon) -> dict:
         "clock": "trusted" if daemon.clock.quality == 0 else "not synchronised",
         "memory_mb": round(_rss_bytes() / 1e6, 1),
         "streams": {s.name: {"events": s.arrived, "dead_letters": s.rejected, "next_sequence": s.next_sequence} for s in pipeline.inputs},
-        "rules": {stage.name: _stage(stage) for stage in pipeline.stages} | {name: {"state": f"refused: {why}"} for name, why in parts.refused.items()},
+        "rules": {stage.name: _stage(stage) for stage in pipeline.stages} | {name: {"state": f"refused: {why}"} for name, why in daemon.core.refused.items()},
         "journal": _log(pipeline.journal.log),
         "dead_letters": _log(pipeline.dead.log),
-        "lanes": {outbox.name: {"outbox": _log(outbox.log), **lane.status(time.time_ns())} for outbox, lane in parts.lanes},
+        "lanes": {outbox.name: {"outbox": _log(outbox.log), **lane.status(time.time_ns())} for outbox, lane in daemon.core.lanes},
     }
     if parts.listener is not None:
         report["listener"] = {"port": parts.listener.port, "connected": parts.listener.connected, "refused": parts.listener.refused,
@@ -47,7 +47,7 @@ def _log(log):
 
 def ledger(daemon) -> dict:
     """The accounts, and whether all of them balance."""
-    rows = accounts(daemon.pipeline, {outbox.name: lane for outbox, lane in daemon.parts.lanes})
+    rows = accounts(daemon.pipeline, {outbox.name: lane for outbox, lane in daemon.core.lanes})
     return {"balanced": not check(rows), "accounts": [row.to_dict() for row in rows], "problems": check(rows)}
 
 

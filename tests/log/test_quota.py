@@ -7,7 +7,7 @@ QUOTA = 8000
 
 def bounded(disk, **options):
     evicted = []
-    log = open_log(disk, quota_bytes_max=QUOTA, on_evict=lambda *event: evicted.append(event[:3]), **options)
+    log = open_log(disk, quota_bytes_max=QUOTA, on_evict=lambda kind, *event: evicted.append(event), **options)
     return log, evicted
 
 
@@ -93,7 +93,7 @@ def test_a_gap_record_may_be_appended_while_eviction_reports():
     disk, gaps = MemoryDisk(), []
     log = open_log(disk, quota_bytes_max=32_000, segment_bytes_max=4000)
 
-    def on_evict(stream, first, count, kind):
+    def on_evict(kind, stream, first, count):
         gaps.append((stream, first, count))
         log.append(7, stream, first, count, b"")
 

@@ -1,0 +1,321 @@
+"""A whole gateway without sockets and clock: raw events in, what the receiver has in the end out, over a disk in memory that loses and refuses."""
+
+import json
+import tempfile
+
+import pytest
+from memory_disk import MemoryDisk
+
+from edge._intake import Intake, Topics
+from edge.codec import BATCH, ROW
+from edge.errors import DiskError
+from edge.ledger import accounts, check
+from edge.receiver import Receiver
+from edge.records import CLOCK, DEAD, TICK, read_letter
+from gateway.config import parse
+from gateway.core import Core
+
+S = 10**9
+START = 1_700_000_000 * S
+DATA = "data"
+
+CONFIG = """
+[gateway]
+name = "g1"
+data = "data"
+[listener]
+[upstream]
+host = "nowhere"
+[streams.env]
+topics = ["env/+"]
+key = "device"
+time = "ts"
+lateness = "2s"
+idle = "5s"
+[streams.env.fields]
+device = "str"
+seq = "i64"
+ts = { type = "time", format = "ms" }
+temp = { type = "f64", required = false }
+[streams.plain]
+topics = ["plain/#"]
+[streams.plain.fields]
+n = "i64"
+"""
+
+RULES = CONFIG + """
+[rules.once]
+input = "env"
+module = "dedup"
+params = { id = "seq", within = "1m" }
+[rules.tumble]
+input = "once"
+module = "window"
+params = { length = "5s", fields = ["temp"], functions = ["count", "mean", "stddev", "min", "last"] }
+[rules.hop]
+input = "once"
+module = "window"
+params = { length = "10s", hop = "3s", fields = ["temp"], functions = ["sum", "max", "first"] }
+[rules.gone]
+input = "env"
+module = "missing"
+params = { after = "12s" }
+[rules.band]
+input = "once"
+module = "deadband"
+params = { field = "temp", change = 0.7, every = "20s" }
+[rules.slope]
+input = "band"
+module = "rate"
+params = { field = "temp" }
+[rules.slopes]
+input = "slope"
+module = "window"
+params = { length = "15s", fields = ["temp_rate"], functions = ["count", "mean"] }
+[lanes.alerts]
+streams = ["gone", "slope", "slope.late", "plain"]
+age = "0s"
+priority = 0
+[lanes.telemetry]
+streams = ["env", "once", "tumble", "tumble.late", "hop", "band", "slopes"]
+age = "0s"
+"""
+
+
+class Lines:
+    """Stands in for gateway.logs.Log: keeps what was said."""
+
+    def __init__(self):
+        self.lines = []
+
+    def __call__(self, part, message, level="info", **details):
+        self.lines.append((part, message))
+
+    warning = error = __call__
+
+
+@pytest.fixture(scope="session")
+def modules():
+    with tempfile.TemporaryDirectory() as directory:
+        yield directory
+
+
+def env(device, seq, at_ms, temp):
+    return f"env/{device}".encode(), json.dumps({"device": device, "seq": seq, "ts": at_ms, "temp": temp}).encode()
+
+
+def plain(n):
+    return b"plain/a", json.dumps({"n": n}).encode()
+
+
+class World:
+    """A gateway over `disk`, its devices (put) and its upstream (drain). The upstream outlives crashes.
+
+    rows: (stream, sequence) -> the row as the receiver first had it; a sequence that comes again must say the same.
+    """
+
+    def __init__(self, modules, config=RULES, disk=None):
+        self.modules, self.config = modules, config
+        self.disk = disk or MemoryDisk()
+        self.receiver, self.rows, self.gaps = Receiver(), {}, []
+        self.now_ns = START
+        self.upstream_s = 1.0            # the lanes' clock, which nobody sets
+        self.lines = Lines()
+
+    def start(self):
+        """The gateway starts on the disk as it is."""
+        self.intake, self._stored = Intake(Topics()), []
+        self.core = Core(parse(self.config) if isinstance(self.config, str) else self.config, self.disk, self.modules, self.lines)
+        self.pipeline = self.core.pipeline
+        self.recovered = self.core.recover()
+        for _, lane in self.core.lanes:
+            lane.upstream = self
+            lane.connected()
+        return self
+
+    def pump(self):
+        pass
+
+    def crash(self, survival=0.5):
+        """The power goes, and what was not synced with it, in any part; then the next start."""
+        self.disk = self.disk.after_cut(survival)
+        return self.start()
+
+    def close(self):
+        self.core.close()
+
+    # --- a turn of the daemon
+
+    def put(self, *events):
+        """Devices send; False while the disk refuses: commit() tries again."""
+        assert not self.intake
+        for topic, payload in events:
+            assert self.intake.add(topic, payload)
+        self._stored = self.pipeline.store(self.intake, self.now_ns)
+        return self.commit()
+
+    def commit(self):
+        try:
+            self.pipeline.sync()
+        except DiskError:
+            return False
+        self.intake.clear()
+        stored, self._stored = self._stored, []
+        self.pipeline.run(stored)
+        self.forward()
+        return True
+
+    def forward(self):
+        if self.pipeline.unsure:
+            self.pipeline.sync()
+        for outbox, lane in self.core.lanes:
+            lane.wake(outbox.take_fresh())
+
+    def tick(self, seconds=0.0):
+        self.now_ns += int(seconds * S)
+        self.pipeline.tick(self.now_ns)
+        self.forward()
+
+    def clock_set(self, seconds):
+        self.now_ns += int(seconds * S)
+        self.pipeline.clock_set(int(seconds * S))
+
+    def checkpoint(self):
+        self.core.checkpoint()
+
+    # --- upstream
+
+    def drain(self, acknowledge=lambda: True, most=1 << 30):
+        """The lanes send and the receiver takes; some messages are not acknowledged."""
+        sent = 0
+        self.upstream_s += 1.0
+        while sent < most:
+            before = sent
+            for _, lane in self.core.lanes:
+                while sent < most and (message := lane.next(self.upstream_s, float("inf"))) is not None:
+                    sent += 1
+                    self.receive(message.topic, message.payload)
+                    if acknowledge():
+                        lane.acknowledged(message)
+            if sent == before:
+                return sent
+        return sent
+
+    def reconnect(self):
+        for _, lane in self.core.lanes:
+            lane.disconnected()
+            lane.connected()
+
+    def receive(self, topic, payload):
+        delivery = self.receiver.feed(topic, payload)
+        message = delivery.message
+        self.gaps += [(delivery.stream, first, count) for first, count, _ in delivery.gaps]
+        if delivery.kind in (BATCH, ROW):
+            for i, row in enumerate(message.batch.rows()):
+                known = self.rows.setdefault((message.stream, message.first + i), repr(row))
+                assert known == repr(row), (message.stream, message.first + i, known, repr(row))
+
+    # --- questions
+
+    @property
+    def ledger(self):
+        return accounts(self.pipeline, {outbox.name: lane for outbox, lane in self.core.lanes})
+
+    def assert_balanced(self):
+        assert check(self.ledger) == []
+
+    def account(self, name):
+        return next(a for a in self.ledger if a.name == name)
+
+    def stream(self, name):
+        return next(s for s in self.pipeline.streams if s.name == name)
+
+    def stage(self, name):
+        return next(s for s in self.pipeline.stages if s.name == name)
+
+    def of(self, stream):
+        """The receiver's rows of a stream, by sequence."""
+        return {sequence: row for (name, sequence), row in self.rows.items() if name == stream}
+
+    def missing(self):
+        """stream -> ranges that the receiver lacks and nobody announced."""
+        return {(r["stream"], r["epoch"]): r["missing"] for r in self.receiver.report() if r["missing"]}
+
+    def announced(self):
+        return {r["stream"]: r["announced"] for r in self.receiver.report() if r["announced"]}
+
+    def letters(self):
+        return [read_letter(r.payload) for r in records(self.pipeline.dead.log) if r.kind == DEAD]
+
+    def journaled(self, kind):
+        return [r for r in records(self.pipeline.journal.log) if r.kind == kind]
+
+
+def records(log):
+    found, position = [], log.tail
+    while batch := log.read(position, 1 << 20):
+        found += batch
+        position = batch[-1].position + 1
+    return found
+
+
+class Script:
+    """Steps in virtual time, and which of them stand in the journal: a device sends again what was not, and time passes again."""
+
+    def __init__(self, steps):
+        self.steps = steps               # (received_ns, what, argument)
+        self.done = 0
+        self._sure = 0                   # steps before this one are durable
+        self._stored = {"env": 0, "plain": 0}     # rows of each input stream, by the steps done
+
+    def play(self, world, on_step=lambda: None):
+        while self.done < len(self.steps):
+            self._step(world, *self.steps[self.done])
+            self._finished(world, self.done + 1)
+            on_step()
+
+    def _step(self, world, received_ns, what, argument):
+        world.now_ns = received_ns
+        if what == "put":
+            world.put(*argument)
+        elif what == "tick":
+            world.tick()
+        elif what == "clock":
+            world.pipeline.clock_set(argument)
+        elif what == "checkpoint":
+            world.checkpoint()
+        elif what == "drain":
+            world.drain(most=argument)
+
+    def _finished(self, world, done):
+        log = world.pipeline.journal.log
+        self.done = done
+        if log.durable == log.head:
+            self._sure = done
+        self._stored = {name: world.stream(name).next_sequence for name in self._stored}
+
+    def resume(self, world):
+        """After a crash: do again what of the steps from `_sure` to the interrupted one is not in the journal."""
+        first, last = self._sure, min(self.done, len(self.steps) - 1)
+        durable = first
+        ticks, clocks = {r.first for r in world.journaled(TICK)}, len(world.journaled(CLOCK))
+        for i in range(first, last + 1):
+            received_ns, what, argument = self.steps[i]
+            if (what == "tick" and received_ns in ticks) or \
+               (what == "clock" and clocks >= sum(w == "clock" for _, w, _ in self.steps[:i + 1])):
+                durable = i + 1
+        for i in range(durable, last + 1):
+            received_ns, what, argument = self.steps[i]
+            if what == "put":
+                assert i == last, "a batch before the last one was acknowledged, and is durable"
+                world.now_ns = received_ns
+                argument = [e for e in argument if not self._arrived(world, e)]
+                if argument:
+                    world.put(*argument)
+            elif what in ("tick", "clock"):
+                self._step(world, received_ns, what, argument)
+        self._finished(world, last + 1)
+
+    def _arrived(self, world, event):
+        name = event[0].partition(b"/")[0].decode()
+        return name in self._stored and world.stream(name).next_sequence > self._stored[name]
