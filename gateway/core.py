@@ -134,10 +134,9 @@ class Core:
             else:
                 lane.rows_waiting = sum(outbox.appended.values())
                 outbox.take_fresh()
+            outbox.log.needed_from = lambda lane=lane: lane.acked_before
         if recovered.replayed or recovered.damaged:
             self.log("gateway", "recovered", replayed_records=recovered.replayed, damaged_events=recovered.damaged)
-        for outbox, lane in self.lanes:
-            outbox.log.needed_from = lambda lane=lane: lane.acked_before
         for position, error in recovered.failed:
             self.log.error("gateway", f"journal record {position} could not be played again: {error}; its results are missing")
         try:
