@@ -67,6 +67,7 @@ class Pipeline:
                 payload = encode_columns(batch)
                 self.journal.append(BATCH, stream.number, batch.first_sequence, len(batch), payload)
                 self.changes += 1
+                stream.waiting += len(batch)
                 stored.append((stream, batch, payload))
         return stored
 
@@ -91,6 +92,7 @@ class Pipeline:
     def run(self, stored):
         """Rules and outboxes, for what store() returned."""
         for stream, batch, payload in stored:
+            stream.waiting -= len(batch)
             self._flow(stream, batch, payload)
 
     def tick(self, received_ns):

@@ -38,6 +38,7 @@ class Recovered:
 
 def capture(pipeline, lanes):
     """(meta, images) of a pipeline that is between two batches. lanes: lane name -> its cursor state, plain data."""
+    assert not any(s.waiting for s in pipeline.inputs), "what is stored must run before its journal position is committed"
     for outbox in pipeline.outboxes:
         outbox.writer.sync()
     pipeline.sync()

@@ -23,6 +23,7 @@ class Stream:
         self.arrived = 0             # input streams: events that came for it, good or not
         self.rejected = 0            # input streams: of these, dead letters
         self.damaged = 0             # input streams: of these, gone from a damaged journal before they were played again
+        self.waiting = 0             # input streams: rows that are stored, but not yet run
         self.stages = []
         self.outboxes = []
 
@@ -116,7 +117,8 @@ class Stage:
     def outcome(self) -> dict:
         """What became of the input rows, for the ledger."""
         return {"selected": self.selected, self.rule.drops: self.filtered, "aggregated": self.consumed, "late": self.late_rows,
-                "ignored": self.ignored, "dead_lettered": self.dead, "quarantined": self.unprocessed, "damaged": self.input.damaged - self._damaged_since}
+                "ignored": self.ignored, "dead_lettered": self.dead, "quarantined": self.unprocessed,
+                "damaged": self.input.damaged - self._damaged_since, "pending": self.input.waiting}
 
     def state(self) -> dict:
         return {"since": self.since, "damaged_since": self._damaged_since, "calls": self.calls, "identity": self.rule.identity, "quarantined": self.rule.quarantined, "strikes": self.rule.strikes,

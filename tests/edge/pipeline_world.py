@@ -127,7 +127,11 @@ class World:
         self.intake, self._stored = Intake(Topics()), []
         self.core = Core(parse(self.config) if isinstance(self.config, str) else self.config, self.disk, self.modules, self.lines)
         self.pipeline = self.core.pipeline
-        self.recovered = self.core.recover()
+        try:
+            self.recovered = self.core.recover()
+        except DiskError:
+            self.core.close()
+            raise
         for _, lane in self.core.lanes:
             lane.upstream = self
             lane.connected()
