@@ -247,12 +247,18 @@ cdef class Batch:
         """A new batch of the rows whose bit is set. Sequences do not carry over: the caller gives the new ones."""
         cdef Batch out = Batch(self.schema)
         cdef uint32_t row, stop
+        cdef uint64_t bits
         out.received_ns = self.received_ns
         out.clock = self.clock
         row = 0
         while row < self.n:
             if not bit(bitmap, row):
                 row += 1
+                while row % 64 == 0 and row + 64 <= self.n:      # few bits are set: pass the empty words by
+                    memcpy(&bits, bitmap + row // 8, 8)
+                    if bits:
+                        break
+                    row += 64
                 continue
             stop = row + 1
             while stop < self.n and bit(bitmap, stop):

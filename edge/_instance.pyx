@@ -323,13 +323,20 @@ cdef class Instance:
     # --- state
 
     def snapshot(self):
-        """The state between two calls: (memory, globals), bytes. The area is zeroed first: what is in it is no state."""
+        """The state between two calls: (memory without the area, globals), bytes. The area is zeroed: what is in it is no state."""
         cdef wasmtime_val_t value
         cdef uint32_t i
+        cdef const uint8_t *source
+        cdef char *to
+        cdef uint64_t behind = <uint64_t>self.area + self.area_size, size
         self._must_rest()
         if self.area:
             memset(self._area(self.area_size), 0, self.area_size)
-        memory = PyBytes_FromStringAndSize(<char *>memory_data(self.context, &self.memory), memory_size(self.context, &self.memory))
+        source, size = memory_data(self.context, &self.memory), memory_size(self.context, &self.memory)
+        memory = PyBytes_FromStringAndSize(NULL, size - self.area_size)
+        to = PyBytes_AS_STRING(memory)
+        memcpy(to, source, self.area)
+        memcpy(to + self.area, source + behind, size - behind)
         parts = [struct.pack("<III", self.area, self.area_size, self.n_globals)]
         for i in range(self.n_globals):
             global_get(self.context, &self.globals[i], &value)
@@ -343,20 +350,22 @@ cdef class Instance:
         cdef wasmtime_val_t old
         cdef const unsigned char[::1] image = memory
         cdef const unsigned char[::1] data = mutable
-        cdef uint64_t size = memory_size(self.context, &self.memory)
-        cdef uint32_t i
+        cdef uint64_t size = memory_size(self.context, &self.memory), total
+        cdef uint8_t *to
+        cdef uint32_t i, area, area_size
         self._must_rest()
         stranger = "its saved state is not of this module and these parameters"
-        if len(data) != 12 + GLOBAL_BYTES * self.n_globals or len(image) % PAGE or <uint64_t>len(image) < size:
+        if len(data) != 12 + GLOBAL_BYTES * self.n_globals:
             raise self._error(stranger)
         area, area_size, n = struct.unpack_from("<III", mutable)
-        if n != self.n_globals or area + area_size > len(image) or area % 8 or bool(area) != bool(area_size):
+        total = <uint64_t>len(image) + area_size
+        if n != self.n_globals or total % PAGE or total < size or area > <uint64_t>len(image) or area % 8 or bool(area) != bool(area_size):
             raise self._error(stranger)
-        if <uint64_t>len(image) > size:
+        if total > size:
             try:
-                self.memory_object.grow(self.store, (len(image) - size) // PAGE)
+                self.memory_object.grow(self.store, (total - size) // PAGE)
             except wasmtime.WasmtimeError:
-                raise self._error(f"its saved state has {len(image)} bytes of memory, the limit is now {self.limits.memory_bytes}: raise it again") from None
+                raise self._error(f"its saved state has {total} bytes of memory, the limit is now {self.limits.memory_bytes}: raise it again") from None
         for i in range(self.n_globals):
             memset(&value, 0, sizeof(value))
             global_get(self.context, &self.globals[i], &old)
@@ -367,7 +376,10 @@ cdef class Instance:
                 raise self._error(stranger)
             if global_set(self.context, &self.globals[i], &value) != NULL:
                 raise AssertionError("a mutable global refused a value of its kind")
-        memcpy(memory_data(self.context, &self.memory), &image[0], len(image))
+        to = memory_data(self.context, &self.memory)
+        memcpy(to, &image[0], area)
+        memset(to + area, 0, area_size)
+        memcpy(to + area + area_size, &image[0] + area, len(image) - area)
         self.area, self.area_size = area, area_size
 
     def _must_rest(self):

@@ -33,21 +33,17 @@ class Identity:
 
     def _read(self):
         try:
-            fd = self._disk.open(self._path)
+            version, name, epoch, base, schemas = _content(self._disk, self._path)
         except FileNotFoundError:
             return
-        try:
-            data = self._disk.pread(fd, 16 << 20, 0)
-        finally:
-            self._disk.close(fd)
-        try:
-            content = json.loads(data)
-            version, name = content["version"], content["gateway"]
-            if version <= VERSION:
-                epoch, base, schemas = int(content["epoch"]), int(content["base"]), [Schema.from_dict(s) for s in content["schemas"]]
+        except OSError as error:
+            raise self._error("read", error) from error
         except (ValueError, KeyError, TypeError) as error:
             self.damaged = f"{self._path} is damaged ({error}); a new epoch begins, the file is kept as {NAME}.damaged"
-            self._disk.rename(self._path, f"{self._path}.damaged")
+            try:
+                self._disk.rename(self._path, f"{self._path}.damaged")
+            except OSError as error:
+                raise self._error("move aside", error) from error
             self._base = NUMBERS_MAX // 2
             return
         if version > VERSION:
@@ -73,9 +69,16 @@ class Identity:
         return {self._base + i: schema for i, schema in enumerate(self._schemas)}
 
     def save(self):
-        """Write the file, atomically, if it changed. Raises OSError as the disk gives it."""
+        """Write the file, atomically, if it changed. Raises DiskError."""
         if self._saved:
             return
+        try:
+            self._write()
+        except OSError as error:
+            raise self._error("write", error) from error
+        self._saved = True
+
+    def _write(self):
         content = {"version": VERSION, "gateway": self._gateway, "epoch": self.epoch, "base": self._base, "schemas": [s.to_dict() for s in self._schemas]}
         data = json.dumps(content).encode()
         fresh = f"{self._path}.new"
@@ -93,4 +96,28 @@ class Identity:
             self._disk.close(fd)
         self._disk.rename(fresh, self._path)
         self._disk.fsync_directory(self._directory)
-        self._saved = True
+
+    def _error(self, what, error):
+        return DiskError(f"cannot {what} {self._path}: {error.strerror or error}: check the disk, its free space and the permissions")
+
+
+def schemas_of(disk, directory) -> dict:
+    """number -> Schema of all that were ever used in a data directory; empty when its file is missing, damaged or newer. Changes nothing."""
+    try:
+        *_, base, schemas = _content(disk, f"{directory}/{NAME}")
+    except (OSError, ValueError, KeyError, TypeError):
+        return {}
+    return {base + i: schema for i, schema in enumerate(schemas)}
+
+
+def _content(disk, path):
+    """(version, gateway, epoch, base, schemas); the last three are empty in a newer version's file."""
+    fd = disk.open(path)
+    try:
+        content = json.loads(disk.pread(fd, 16 << 20, 0))
+    finally:
+        disk.close(fd)
+    version, name = content["version"], content["gateway"]
+    if version > VERSION:
+        return version, name, 0, 0, []
+    return version, name, int(content["epoch"]), int(content["base"]), [Schema.from_dict(s) for s in content["schemas"]]

@@ -13,7 +13,6 @@ Invariants:
 """
 
 import errno
-import os
 from bisect import bisect_right
 from contextlib import suppress
 
@@ -71,6 +70,7 @@ class Log:
         self._floor = 0
         self._evicting = False
         self.evicts_before = 0           # on_evict was told of the events before this position: they go, or are gone
+        self._litter = []                # files of truncations that failed: to go before anything else is written, as they void records
         self._new = None                 # the active segment while no record of it is durable: not in _segments
         self._reader = Reader(disk, directory, self.recovery)
         if found.unsure and found.unsure[-1] is self._segments[-1]:
@@ -158,6 +158,9 @@ class Log:
         self._unsynced, self._unsynced_bytes = [], 0
 
     def _create(self, first) -> Segment:
+        while self._litter:
+            self.disk.unlink(self._litter[-1])
+            self._litter.pop()
         self._serial += 1
         before = next((s.end for s in reversed(self._segments) if s.end > s.first), first)
         flags = CONTINUES * self._continues | SKIPS * (first > before)
@@ -194,8 +197,14 @@ class Log:
             return
         self.disk.close(self._fd)
         self._fd = None
-        with suppress(OSError):
-            self.disk.unlink(f"{self.directory}/{self._new.name}.seg")
+        path = f"{self.directory}/{self._new.name}.seg"
+        try:
+            self.disk.unlink(path)
+        except FileNotFoundError:
+            pass
+        except OSError:
+            if self._new.first < self.durable:
+                self._litter.append(path)
         self._new = None
 
     def _seal(self):
@@ -393,6 +402,6 @@ class Log:
 
     def _error(self, what, error) -> DiskError:
         advice = "make room or raise the quota of the file system" if error.errno in NO_SPACE else "check the disk (dmesg) and the permissions"
-        where = f"{os.path.join(self.directory, self._segments[-1].name)}.seg" if getattr(self, "_segments", None) else self.directory
+        where = f"{self.directory}/{self._segments[-1].name}.seg" if getattr(self, "_segments", None) else self.directory
         at = f" at offset {self._segments[-1].size}" if getattr(self, "_segments", None) else ""
         return DiskError(f"cannot {what} {where}{at}: {error.strerror or error}: {advice}")

@@ -44,7 +44,8 @@ class Opening:
         fresh, void = [], []
         for name, header in headers.items():
             self._take(name, header, set(names), fresh)
-        self._void_what_was_written_again(void)
+        void += settle(self.segments)
+        self.segments = [s for s in self.segments if s not in void]
         for segment in fresh:
             self._make_sure(segment)
         if fresh or self.recovery.quarantined:
@@ -89,7 +90,7 @@ class Opening:
         try:
             size = self.disk.size(fd)
             index = f"{name[:-4]}.idx"
-            if header and index in names and segment.load_index(self._read(index), size):
+            if header and index in names and segment.load_index(self._index(index), size):
                 self.segments.append(segment)
                 return
             tail = survey(self.disk, fd, segment, size)
@@ -107,6 +108,12 @@ class Opening:
         else:
             self._attempt(f"remove {name}, which is blank", self.disk.unlink, f"{self.directory}/{name}")
 
+    def _index(self, name) -> bytes:
+        try:
+            return self._read(name)
+        except OSError:
+            return b""                   # disposable: as good as damaged
+
     def _read(self, name, size=None) -> bytes:
         fd = self.disk.open(f"{self.directory}/{name}")
         try:
@@ -122,25 +129,17 @@ class Opening:
         self._attempt(f"move {name} to quarantine", move)
         self.recovery.quarantined.append(name)
 
-    def _void_what_was_written_again(self, void):
-        limit = 1 << 64
-        for segment in reversed(self.segments):
-            segment.end = min(segment.held, limit)
-            if segment.end <= segment.first and limit <= segment.first:
-                void.append(segment)
-            limit = min(limit, segment.first)
-        self.segments = [s for s in self.segments if s not in void]
-
     def _make_sure(self, segment):
-        fd = self.disk.open(f"{self.directory}/{segment.name}.seg")
         try:
-            self.disk.fdatasync(fd)
+            fd = self.disk.open(f"{self.directory}/{segment.name}.seg")
+            try:
+                self.disk.fdatasync(fd)
+            finally:
+                self.disk.close(fd)
         except OSError as error:
             self.recovery.warnings.append(f"{self.directory}/{segment.name}.seg: could not sync what was found ({error.strerror}); it will be written again")
             if segment in self.segments:
                 self.unsure.append(segment)
-        finally:
-            self.disk.close(fd)
 
     def _attempt(self, what, call, *arguments):
         try:
@@ -161,6 +160,17 @@ class Opening:
         torn = tail // HEADER_BYTES + 1 if tail and segment is self.segments[-1] else 0
         self.head = max(self.head, self.shown + torn)    # what looks torn may be rotten, and have been durable
         self.recovery.damaged = sum(b - a for a, b in self.recovery.lost)
+
+
+def settle(segments) -> list:
+    """A higher serial wins: sets each segment's `end`, and returns those of which nothing counts. segments: in order of serial."""
+    void, limit = [], 1 << 64
+    for segment in reversed(segments):
+        segment.end = min(segment.held, limit)
+        if segment.end <= segment.first and limit <= segment.first:
+            void.append(segment)
+        limit = min(limit, segment.first)
+    return void
 
 
 def write_index(disk, directory, segment):

@@ -14,7 +14,7 @@ from edge.errors import RuleError
 from edge.records import BATCH, CLOCK, DEAD, GAP, SCHEMA, SKIP, TICK, letter
 from edge.writer import Writer
 
-JUMP = 1 << 31                       # of sequences, where what comes may not be what was sent; fits a record's count
+JUMP = 1 << 30                       # of sequences, where what comes may not be what was sent; fits a record's count
 
 
 class Pipeline:
@@ -34,11 +34,11 @@ class Pipeline:
         self._decoders = decoders
         self._inputs_by_name = {stream.name: stream for stream in inputs}
         self._streams = [*inputs, *(s for stage in stages for s in (stage.output, stage.late))]
-        self.retired = {}            # name -> state of streams that are configured no more: the name may come back
         self._skips = set()          # (rule's name, its identity, call): trapped when first made
         self._replaying = False
         self._buried = False
         self.changes = 0             # batches and effects so far: unchanged, there is nothing new to checkpoint
+        self.absent = {"streams": {}, "outboxes": {}, "lanes": {}}   # name -> state of what the configuration has no more, see recovery.py
         self.unsure = False          # outputs stand in the outboxes whose cause is not durable: sync() before they leave
 
     @property
@@ -58,7 +58,7 @@ class Pipeline:
         self._bury_unrouted(intake, self.router.route(intake), received_ns)
         for position, (stream, decoder) in enumerate(zip(self.inputs, self._decoders)):
             rejected = []
-            batch = Batch(stream.schema, 256)
+            batch = Batch(stream.schema, min(256, len(intake)))
             batch.received_ns, batch.clock = received_ns, clock
             stream.arrived += decoder.decode(intake, position, batch, rejected) + len(rejected)
             self._bury(stream, intake, rejected, received_ns)
@@ -81,7 +81,9 @@ class Pipeline:
 
     @property
     def blocked(self) -> str:
-        """Why an outbox takes no more, or ""; take in nothing meanwhile, and call flush()."""
+        """Why no more may be taken in, or ""; meanwhile call flush(), and write a checkpoint: it lets the journal's oldest go."""
+        if self.journal.log.full:
+            return "the journal is at its quota and waits for a checkpoint (journal.quota)"
         return next(filter(None, (outbox.blocked for outbox in self.outboxes)), "")
 
     def flush(self):
@@ -133,14 +135,18 @@ class Pipeline:
             self._trapped(stage, batch, error)
             return
         if result.out_count:
-            self._emit(stage.output, result.out(batch))
+            self._emit(stage.output, result.out_count, result.out, batch)
         if result.late_count:
-            self._emit(stage.late, result.late(batch))
+            self._emit(stage.late, result.late_count, result.late, batch)
 
-    def _emit(self, stream, batch):
-        stream.number_rows(batch)
-        if stream.consumed:
-            self._flow(stream, batch)
+    def _emit(self, stream, count, rows, batch):
+        """`rows(batch)` gives the rows that go out; they are made only if somebody takes them."""
+        if not stream.consumed:
+            stream.next_sequence += count
+            return
+        made = rows(batch)
+        stream.number_rows(made)
+        self._flow(stream, made)
 
     def _tick(self, received_ns) -> bool:
         """Whether any key moved."""
@@ -198,22 +204,22 @@ class Pipeline:
 
         Returns the events that are missing before it (the journal was damaged).
         """
-        missing = 0
         self._replaying = True
-        if record.kind == BATCH and record.stream in schemas:
-            stream = self._inputs_by_name.get(schemas[record.stream].stream)
-            if stream is not None:
-                batch = decode_columns(record.payload, schemas[record.stream])
-                missing = self._replay_batch(stream, batch)
-        elif record.kind == TICK:
-            self.received_ns = max(self.received_ns, record.first)
-            self._tick(record.first)
-        elif record.kind == CLOCK:
-            delta_ns = msgpack.unpackb(record.payload)[0]
-            self.received_ns += delta_ns
-            self._shift(delta_ns)
-        self._replaying = False
-        return missing
+        try:
+            if record.kind == TICK:
+                self.received_ns = max(self.received_ns, record.first)
+                self._tick(record.first)
+            elif record.kind == CLOCK:
+                delta_ns = msgpack.unpackb(record.payload)[0]
+                self.received_ns += delta_ns
+                self._shift(delta_ns)
+            elif record.kind == BATCH and record.stream in schemas:
+                stream = self._inputs_by_name.get(schemas[record.stream].stream)
+                if stream is not None:
+                    return self._replay_batch(stream, decode_columns(record.payload, schemas[record.stream]))
+            return 0
+        finally:
+            self._replaying = False
 
     def _replay_batch(self, stream, batch):
         missing = max(0, batch.first_sequence - stream.next_sequence)

@@ -100,10 +100,17 @@ class Stage:
             self.consumed += rows - late - ignored
 
     def _undo(self):
-        self.rule.reset()
-        self.rule.load_image(self._image)
-        for batch in self._since_image:
-            self.rule.process(batch)
+        """Back to the state before the call that failed. A rule that fails on what it did before (it is at its time limit) goes into quarantine."""
+        try:
+            self.rule.reset()
+            self.rule.load_image(self._image)
+            for batch in self._since_image:
+                self.rule.process(batch)
+        except RuleError:
+            self.rule.quarantined = True
+            self.rule.reset()
+            self.rule.load_image(self._image)
+            self._since_image, self._rows_since_image = [], 0
 
     def start_at(self, sequence):
         """A rule without history: its ledger begins with this input sequence."""

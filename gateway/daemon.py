@@ -5,6 +5,7 @@
 One thread does all of it. While the disk refuses, nothing is acknowledged and nothing read: devices are held back, lanes go on.
 """
 
+import gc
 import signal
 import time
 
@@ -69,6 +70,8 @@ class Daemon:
         self._every(self.config.gateway.checkpoint.seconds or TICK_S, self._want_checkpoint)
         if self._notifier.watchdog_s:
             self._every(self._notifier.watchdog_s, self._notifier.alive)
+        gc.collect()
+        gc.freeze()                      # what stands now stays: no collection looks at it again
         self._notifier.ready("running")
         self.log("gateway", f"{self.config.gateway.name} runs", streams=len(self.pipeline.inputs), rules=len(self.pipeline.stages),
                  lanes=len(self.core.lanes), **({"listening": parts.listener.port} if parts.listener else {}))
@@ -76,7 +79,7 @@ class Daemon:
     def turn(self, timeout_s):
         """One round of the way of an event."""
         self.reactor.turn(timeout_s)
-        if self.intake and not self.intake.closed:
+        if self.intake and not self.intake.closed and self._takes_more():
             self._stored = self.pipeline.store(self.intake, self.clock.now_ns(), self.clock.quality)
             self.intake.closed = True
         if self.intake.closed:
@@ -86,8 +89,12 @@ class Daemon:
 
     def _commit(self):
         """Make durable what was stored, and only then acknowledge it, run the rules on it and send."""
-        if not self._disk_is_good():
+        try:
+            self.pipeline.sync()
+        except DiskError as error:
+            self._block(str(error))
             return
+        self._unblock()
         for source in self.parts.sources:
             source.acknowledge()
         self.intake.clear()
@@ -98,24 +105,29 @@ class Daemon:
         self.intake.closed = False
         self._forward()
 
-    def _disk_is_good(self) -> bool:
-        """Journal synced and outboxes able to take more; else the gateway takes nothing in, and tries again."""
+    def _takes_more(self) -> bool:
+        """Whether journal and outboxes can take more; else the intake fills up, sources stop reading, and it is tried again."""
         try:
-            self.pipeline.sync()
             self.pipeline.flush()
             reason = self.pipeline.blocked
         except DiskError as error:
             reason = str(error)
-        if not reason:
-            if self.blocked:
-                self.log("disk", "takes events again")
-            self.blocked = ""
-            return True
+        if reason:
+            self._block(reason)
+            return False
+        self._unblock()
+        return True
+
+    def _block(self, reason):
         self.blocked = reason
         self._checkpoint_due = True      # it lets go of what no restart needs
         self.log.error("disk", reason)
         time.sleep(RETRY_S)
-        return False
+
+    def _unblock(self):
+        if self.blocked:
+            self.log("disk", "takes events again")
+        self.blocked = ""
 
     def _forward(self):
         """What came leaves, once all that it rests on is durable."""
@@ -124,10 +136,12 @@ class Daemon:
                 self.pipeline.sync()
             except DiskError as error:
                 self.log.error("disk", str(error))
+                return                   # what waits here goes with the next turn's
         for outbox, lane in self.core.lanes:
             rows = outbox.take_fresh()
             if rows:
                 lane.wake(rows)
+        self._checkpoint_due |= self.core.urgent
 
     # --- once in a while
 
@@ -153,6 +167,8 @@ class Daemon:
 
     def _checkpoint(self):
         """Commit state, watermarks, positions and cursors together; then let go of what no restart needs."""
+        if self._stored:
+            return                       # its position is not reached yet: once it has run
         self._checkpoint_due = False
         if self.pipeline.changes == self._checkpointed and not self.core.cursors_moved():
             return
@@ -171,7 +187,7 @@ class Daemon:
     def close(self):
         """Stop reading, flush, checkpoint, release."""
         self._notifier.stopping()
-        if self.intake and not self.intake.closed:
+        if self.intake and not self.intake.closed and self._takes_more():
             self._stored = self.pipeline.store(self.intake, self.clock.now_ns(), self.clock.quality)
             self.intake.closed = True
         if self.intake.closed:

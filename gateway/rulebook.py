@@ -10,8 +10,14 @@ from edge.rule import Rule
 
 
 def contracts_of(config) -> list[Contract]:
-    """The streams' contracts, in order. Raises ConfigError."""
-    return [_contract(name, stream) for name, stream in config.streams.items()]
+    """The streams' contracts, in order. Raises ConfigError with its place."""
+    contracts = []
+    for name, stream in config.streams.items():
+        try:
+            contracts.append(_contract(name, stream))
+        except ConfigError as error:
+            raise ConfigError(f"streams.{name}: {error}") from None
+    return contracts
 
 
 def _contract(name, stream):

@@ -74,8 +74,8 @@ class Listener(Struct, forbid_unknown_fields=True):
     }
 
 
-class Broker(Struct, forbid_unknown_fields=True):
-    """Subscribe to an MQTT broker. Its PUBACK to a device does not mean that the gateway has the event: see docs/brokers.md."""
+class Link(Struct, forbid_unknown_fields=True):
+    """A connection that the gateway makes to an MQTT server."""
 
     host: str
     port: Port = 1883
@@ -85,19 +85,29 @@ class Broker(Struct, forbid_unknown_fields=True):
     password_file: str | None = None
     tls: Tls | None = None
     keepalive: Duration = duration("30s")
-    qos: Literal[0, 1, 2] = 1
 
     DOCS = {
-        "host": "the broker's address",
-        "port": "the broker's port, 8883 is usual with tls",
+        "host": "the server's address",
+        "port": "its port; 8883 is usual with tls",
         "version": "4 for MQTT 3.1.1, 5 for MQTT 5",
-        "client_id": "default: tidegate-NAME-in; the broker keeps the session under it",
-        "username": "if the broker asks for one",
+        "client_id": "default: tidegate-NAME-in for the broker, tidegate-NAME-out for upstream",
+        "username": "if it asks for one",
         "password_file": "file that holds the password in its first line",
         "tls": "an empty table turns TLS on with the system's authorities",
         "keepalive": "silence after which the link is tested",
-        "qos": "of the subscriptions",
     }
+
+
+class Broker(Link, forbid_unknown_fields=True):
+    """Subscribe to an MQTT broker. Its PUBACK to a device does not mean that the gateway has the event: see docs/brokers.md."""
+
+    qos: Literal[0, 1, 2] = 1
+
+    DOCS = Link.DOCS | {"qos": "of the subscriptions"}
+
+
+class Upstream(Link, forbid_unknown_fields=True):
+    """The broker (or tidegate receive) that takes what the lanes send, by MQTT QoS 1."""
 
 
 class FieldSpec(Struct, forbid_unknown_fields=True, rename={"from_": "from"}):
@@ -173,30 +183,6 @@ class Rule(Struct, forbid_unknown_fields=True):
         "module": "a ready-made rule's name, or the path of a .wasm file",
         "params": "the module's parameters",
         "limits": "default: those of this page",
-    }
-
-
-class Upstream(Struct, forbid_unknown_fields=True):
-    """The broker (or tidegate receive) that takes what the lanes send, by MQTT QoS 1."""
-
-    host: str
-    port: Port = 1883
-    version: Literal[4, 5] = 5
-    client_id: str | None = None
-    username: str | None = None
-    password_file: str | None = None
-    tls: Tls | None = None
-    keepalive: Duration = duration("30s")
-
-    DOCS = {
-        "host": "its address",
-        "port": "its port",
-        "version": "4 for MQTT 3.1.1, 5 for MQTT 5",
-        "client_id": "default: tidegate-NAME-out",
-        "username": "if it asks for one",
-        "password_file": "file that holds the password in its first line",
-        "tls": "an empty table turns TLS on with the system's authorities",
-        "keepalive": "silence after which the link is tested",
     }
 
 

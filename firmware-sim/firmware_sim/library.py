@@ -24,7 +24,7 @@ def about(name) -> str:
 def find(name) -> Path:
     """The path of a scenario: a file's, or that of a ready-made one. Raises ScenarioError."""
     path = Path(name)
-    if path.exists() or path.suffix or "/" in name:
+    if path.is_file() or path.suffix or "/" in name:
         return path
     if name in names():
         return DIRECTORY / f"{name}.toml"

@@ -2,8 +2,6 @@
 
 import json
 import statistics
-import subprocess
-import sys
 import time
 
 import zstandard
@@ -13,11 +11,10 @@ from edge._decode import Decoder, Router
 from edge._intake import Intake, Topics
 from edge.codec import decode_message, encode_batch
 from gateway.bench import workload
+from gateway.bench.baseline import SCRIPT, script_flat_out
 from gateway.bench.engine import DOORS, Engine
-from gateway.bench.feed import Feed
 from gateway.bench.figure import Figure
 
-SCRIPT = "paho + orjson + dict script"
 BATCH_ROWS = 1000
 FILTERS = 100
 
@@ -29,7 +26,7 @@ def engine(folder, quick):
     runs = [_played(folder / f"engine-{i}", text, wire) for i in range(1 if quick else 5)]
     run = sorted(runs, key=lambda r: r["cpu_us"])[len(runs) // 2]
     script_wire, script_count = (wire, count) if quick else _wire(150_000)
-    script = _script(script_wire, script_count)
+    script = script_flat_out(script_wire, script_count)["cpu_us"]
     ratio = script / run["cpu_us"]
     return [
         Figure("CPU per event, engine alone", run["cpu_us"], "us", 1.0, baseline=SCRIPT, ratio=1 / ratio,
@@ -55,17 +52,6 @@ def _played(folder, text, wire):
     return report
 
 
-def _script(wire, count):
-    """CPU microseconds an event of the script."""
-    feed = Feed(wire)
-    done = subprocess.run([sys.executable, "-m", "gateway.bench.script", str(feed.port)], capture_output=True, text=True, check=True, timeout=300)
-    feed.join(10)
-    report = json.loads(done.stdout)
-    if report["events"] != count:
-        raise AssertionError(f"the script saw {report['events']} of {count} events")
-    return report["cpu_s"] / count * 1e6
-
-
 def _payload_bytes():
     sizes = [len(payload) for _, payload, _ in workload.events(1000)]
     return sum(sizes) / len(sizes)
@@ -84,7 +70,7 @@ def filters(folder, quick):
 
 
 def _filters(n):
-    rules = "".join(f'[rules.f{i}]\ninput = "env"\nmodule = "threshold"\nparams = {{ field = "temp", op = ">", value = {39 + i * 0.01:.2f} }}\n'
+    rules = "".join(f'[rules.f{i}]\ninput = "env"\nmodule = "threshold"\nparams = {{ field = "temp", op = ">", value = {39.9 + i * 0.001:.3f} }}\n'
                     for i in range(n))
     names = ", ".join(f'"f{i}"' for i in range(n))
     return workload.STREAM + rules + f'[listener]\nport = 0\n[upstream]\nhost = "127.0.0.1"\n[lanes.alerts]\nstreams = [{names}]\n'

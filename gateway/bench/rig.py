@@ -2,10 +2,13 @@
 
 import json
 import os
+import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
+from array import array
 from pathlib import Path
 
 from edge.errors import TidegateError
@@ -31,7 +34,7 @@ def memory_mb(pid, key="VmRSS") -> float:
 
 
 class Process:
-    """A child process with its output in files; stop() ends it."""
+    """A child process with its output in files; stop(), or the end of a with block, ends it."""
 
     def __init__(self, folder, name, command):
         self.name = name
@@ -40,12 +43,26 @@ class Process:
         self._process = subprocess.Popen(command, cwd=folder, stdout=self.out.open("wb"), stderr=self.err.open("wb"))
         self.pid = self._process.pid
 
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *error):
+        self.stop()
+
     @property
     def running(self):
         return self._process.poll() is None
 
     def wait(self, timeout_s):
         return self._process.wait(timeout_s)
+
+    def wait_for(self, ready):
+        """Until ready() is true. Raises TidegateError, with what it said, when the process ends or START_S have passed."""
+        until = time.monotonic() + START_S
+        while not ready():
+            if not self.running or time.monotonic() > until:
+                raise TidegateError(f"the {self.name} did not start: {self.err.read_text()[-2000:]}")
+            time.sleep(0.005)
 
     def stop(self, number=signal.SIGTERM, timeout_s=30):
         """End it and return its exit status."""
@@ -74,12 +91,10 @@ class Gateway(Process):
         (folder / "tidegate.toml").write_text(GATEWAY + text)
         super().__init__(folder, name, [sys.executable, "-m", "gateway.cli", "run", "-c", "tidegate.toml"])
         self.data = str(folder / "data")
-        until = time.monotonic() + START_S
-        while self.ask("status", quiet=True) is None:
-            if not self.running or time.monotonic() > until:
-                raise TidegateError(f"the gateway did not start: {self.err.read_text()[-2000:]}")
-            time.sleep(0.005)
-        self.ready_s = time.monotonic() - self.started
+        self.wait_for(lambda: self.ask("status", quiet=True))
+        refused = {name: rule["state"] for name, rule in self.ask("status")["rules"].items() if rule["state"] != "active"}
+        if refused:
+            raise TidegateError(f"rules do not run: {refused}")
 
     def ask(self, what, quiet=False):
         try:
@@ -94,10 +109,67 @@ class Gateway(Process):
         return self.ask("status")["listener"]["port"]
 
 
+class Sink(Process):
+    """gateway.bench.sink: the upstream end, on .port; stamps the rows of a stream."""
+
+    def __init__(self, folder, stream):
+        self._folder = folder / "sink"
+        self._folder.mkdir()
+        super().__init__(self._folder, "sink", [sys.executable, "-m", "gateway.bench.sink", ".", stream])
+        self.wait_for((self._folder / "port").exists)
+        self.port = int((self._folder / "port").read_text())
+
+    def receipts(self) -> dict:
+        """seq -> CLOCK_MONOTONIC ns of its first receipt. After stop()."""
+        pairs = array("q", (self._folder / "receipts").read_bytes())
+        return dict(zip(reversed(pairs[::2]), reversed(pairs[1::2])))
+
+
+class Mosquitto(Process):
+    """A broker on a free port, with its usual bound on what it keeps for a slow subscriber: who is too slow, loses."""
+
+    def __init__(self, folder):
+        self.port = free_port()
+        (folder / "mosquitto.conf").write_text(f"listener {self.port} 127.0.0.1\nallow_anonymous true\nlog_type error\nset_tcp_nodelay true\n")
+        super().__init__(folder, "mosquitto", [mosquitto_path(), "-c", "mosquitto.conf"])
+        self.wait_for(self._answers)
+
+    def _answers(self):
+        try:
+            socket.create_connection(("127.0.0.1", self.port), timeout=1).close()
+        except OSError:
+            return False
+        return True
+
+
+def mosquitto_path():
+    """mosquitto's program, or None."""
+    return shutil.which("mosquitto", path=os.environ.get("PATH", "") + ":/usr/sbin:/usr/local/sbin")
+
+
+def free_port():
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        return server.getsockname()[1]
+
+
 def load(folder, port, *, rate, seconds, qos=0, connections=4, window=2000, extra=()):
     """The load generator as a process; its report is the last line it prints."""
     return Process(folder, "load", [sys.executable, "-m", "firmware_sim.cli", "load", "--port", str(port), "--rate", str(rate), "--seconds", str(seconds),
                                     "--qos", str(qos), "--connections", str(connections), "--window", str(window), *extra])
+
+
+def stamps(path) -> dict:
+    """seq -> CLOCK_MONOTONIC ns at which the load generator made the event."""
+    first, count, *made = array("Q", path.read_bytes())
+    return dict(zip(range(first, first + count), made))
+
+
+def latency_ms(made, received) -> tuple[float, float, int]:
+    """(p50, p99, how many) of the time from the one to the other, by seq."""
+    times = sorted(received[seq] - made[seq] for seq in received if seq in made)
+    if not times:
+        raise TidegateError("nothing arrived upstream")
+    return times[len(times) // 2] / 1e6, times[min(len(times) - 1, len(times) * 99 // 100)] / 1e6, len(times)
 
 
 def settle(read, seconds=0.5, timeout_s=30.0):

@@ -1,9 +1,14 @@
 """Which measurements there are, by the name that --only takes."""
 
-from gateway.bench import inside
+from gateway.bench import alerts, footprint, inside, rates
 
 MEASUREMENTS = {
     "engine": inside.engine,
     "filters": inside.filters,
     "batches": inside.batches,
+    "direct": rates.direct,
+    "broker": rates.broker,
+    "alerts": alerts.alerts,
+    "memory": footprint.memory,
+    "start": footprint.start,
 }

@@ -64,9 +64,10 @@ def events(count, rate=1000, seed=1):
 
 def packets(count, rate=1000, seed=1) -> bytes:
     """The events as MQTT 3.1.1 PUBLISH packets at QoS 0, back to back."""
-    out = bytearray()
-    for topic, payload, _ in events(count, rate, seed):
-        size = 2 + len(topic) + len(payload)
-        out += b"\x30" + (bytes([size]) if size < 128 else bytes([size & 127 | 128, size >> 7]))
-        out += len(topic).to_bytes(2, "big") + topic + payload
-    return bytes(out)
+    return b"".join(packet(topic, payload) for topic, payload, _ in events(count, rate, seed))
+
+
+def packet(topic, payload) -> bytes:
+    """PUBLISH at QoS 0 of less than 16 KiB, MQTT 3.1.1 section 3.3."""
+    size = 2 + len(topic) + len(payload)
+    return b"\x30" + (bytes([size]) if size < 128 else bytes([size & 127 | 128, size >> 7])) + len(topic).to_bytes(2, "big") + topic + payload

@@ -34,7 +34,9 @@ class Seen:
     """The Batch structure as the module saw it, read by rules/ABI.md and nothing else."""
 
     def __init__(self, rule):
-        self.memory = rule.image()[0][0x20000:0x28000]
+        memory, mutable = rule.image()
+        left_out = struct.unpack_from("<II", mutable)[1]             # the area, which stands before
+        self.memory = memory[0x20000 - left_out : 0x28000 - left_out]
         head = struct.unpack_from("<IIQqqIIIIIIQ", self.memory)
         self.rows, self.n, self.first, self.received, self.watermark, self.flags, self.keys, self.key_watermarks, self.key_codes, columns = head[:10]
         self.columns = [struct.unpack_from("<6I", self.memory, columns - m.AREA + 24 * i) for i in range(self.n)]

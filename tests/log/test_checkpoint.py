@@ -92,6 +92,19 @@ def test_any_damaged_byte_gives_a_whole_older_state_and_says_so():
     assert seen == {None, *(meta for meta, _ in states)}
 
 
+def test_a_delta_does_not_count_without_the_save_that_it_builds_on():
+    files, states = saved()
+    log = CheckpointStore(MemoryDisk(files), WHERE).log
+    commits = [r for r in log.read(0) if r.kind == 2]
+    assert len(commits) == len(states)
+    path, = files
+    for i, commit in enumerate(commits):
+        damaged = bytearray(files[path])
+        damaged[commit.offset + 20] ^= 1
+        store = store_of(MemoryDisk({path: bytes(damaged)}))
+        assert store.load() == (states[i - 1] if i else None)
+
+
 def test_a_damaged_full_save_falls_back_to_the_one_before():
     disk = MemoryDisk()
     for i in range(3):

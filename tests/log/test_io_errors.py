@@ -97,6 +97,26 @@ def test_what_goes_on_without_a_preamble_is_dropped_only_with_the_segment_that_h
     assert read_all(open_log(disk))[0].kind == 1
 
 
+def test_a_truncation_that_failed_voids_nothing_afterwards():
+    failing = []
+    disk = FaultyDisk(lambda i, name: errno.EIO if failing and name in failing else None)
+    log, oracle = open_log(disk), Oracle()
+    for i in range(8):
+        oracle.append(log, b"record %d" % i * 5)
+    oracle.sync(log)
+    failing += ["fsync_directory", "unlink"]
+    with pytest.raises(DiskError):
+        log.truncate(3)
+    failing.remove("fsync_directory")
+    oracle.append(log, b"more")
+    with pytest.raises(DiskError):
+        log.sync()
+    failing.clear()
+    oracle.sync(log)
+    oracle.check(log)
+    oracle.check(open_log(disk.after_cut(1)))
+
+
 def test_a_full_disk_keeps_the_records_until_there_is_space_again():
     full = [False]
     disk = FaultyDisk(lambda i, name: errno.ENOSPC if full[0] and name in ("create", "pwrite", "fdatasync") else None)

@@ -61,7 +61,7 @@ class CountSite(Site):
     def numbers(self, stream="env"):
         return [(row["device"], row["seq"]) for row in self.rows(stream)]
 
-    def expect(self, events, stream="env", timeout_s=30):
+    def expect(self, events, stream="env", timeout_s=15):
         """Wait until the receiver has these (device, seq) events, each once and no others; the ledger balances."""
         self.wait_for(lambda: set(events) <= set(self.numbers(stream)), f"{len(set(events))} events of {stream} upstream", timeout_s)
         got = self.numbers(stream)
@@ -90,13 +90,13 @@ class CountSite(Site):
 
 
 class Device:
-    """A paho client that publishes {"seq": n, "temp": t}; `acknowledged`: sequence numbers whose PUBACK or PUBCOMP came (QoS 0: sent).
+    """A paho client that publishes {"seq": n, "temp": t}; `acknowledged`: numbers whose PUBACK or PUBCOMP came (QoS 0: that were sent).
 
     It keeps its session and what is not acknowledged, and connects again by itself."""
 
     def __init__(self, port, name="dev-1", *, version=4, qos=1, tls=None, username=None, password=None, topic="sensors/{}/env"):
         self.name, self.qos, self.topic = name, qos, topic.format(name)
-        self.acknowledged, self._numbers, self.published = set(), {}, 0
+        self._mids, self._numbers, self.published = [], {}, 0      # packet ids do not come round: fewer than 65,535 a test
         self.client = paho.Client(paho.CallbackAPIVersion.VERSION2, client_id=name, protocol=paho.MQTTProtocolVersion(version),
                                   clean_session=False if version == 4 else None)
         if tls is not None:
@@ -105,7 +105,7 @@ class Device:
             self.client.username_pw_set(username, password)
         self.client.max_inflight_messages_set(100)
         self.client.reconnect_delay_set(1, 1)
-        self.client.on_publish = lambda client, data, mid, reason, properties: self._acknowledged(mid)
+        self.client.on_publish = lambda client, data, mid, reason, properties: self._mids.append(mid)
         properties = None
         if version == 5:
             properties = Properties(PacketTypes.CONNECT)
@@ -119,13 +119,13 @@ class Device:
         for _ in range(count):
             number, self.published = self.published, self.published + 1
             body = payload or json.dumps({"seq": number, "temp": 20 + number % 10}).encode()
-            with self.client._callback_mutex:            # no acknowledgement is told before the number is noted
-                self._numbers[self.client.publish(self.topic, body, self.qos).mid] = number
+            self._numbers[self.client.publish(self.topic, body, self.qos).mid] = number
 
-    def _acknowledged(self, mid):
-        self.acknowledged.add(self._numbers.get(mid))
+    @property
+    def acknowledged(self):
+        return {self._numbers[mid] for mid in set(self._mids) if mid in self._numbers}
 
-    def settle(self, timeout_s=30):
+    def settle(self, timeout_s=15):
         """Wait until all is acknowledged; the events as (device, seq)."""
         until = time.monotonic() + timeout_s
         while len(self.acknowledged) < self.published:

@@ -1,0 +1,24 @@
+"""What the pages show works as shown."""
+
+import contextlib
+import io
+import re
+from pathlib import Path
+
+DOCS = Path(__file__).resolve().parent.parent / "docs"
+
+
+def test_the_rule_authors_ten_lines_print_what_the_page_says():
+    page = (DOCS / "rule-author.md").read_text()
+    (code,) = re.findall(r"```python\n(.*?)```", page, re.S)
+    said = io.StringIO()
+    with contextlib.redirect_stdout(said):
+        exec(compile(code, "rule-author.md", "exec"), {})
+    assert said.getvalue().strip() == re.search(r"# (\[.*\])", code)[1]
+
+
+def test_the_readmes_configuration_is_one(tmp_path):
+    from gateway import config, rulebook
+
+    (text,) = re.findall(r"```toml\n(.*?)```", (DOCS.parent / "README.md").read_text(), re.S)
+    assert rulebook.problems(config.parse(text)) == []
