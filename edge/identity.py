@@ -69,11 +69,11 @@ class Identity:
         return {self._base + i: schema for i, schema in enumerate(self._schemas)}
 
     def save(self):
-        """Write the file, atomically, if it changed. Raises DiskError."""
-        if self._saved:
-            return
+        """Write the file, atomically, if it changed, and make sure of its name: an earlier start may have failed to. Raises DiskError."""
         try:
-            self._write()
+            if not self._saved:
+                self._write()
+            self._disk.fsync_directory(self._directory)
         except OSError as error:
             raise self._error("write", error) from error
         self._saved = True
@@ -95,7 +95,6 @@ class Identity:
         finally:
             self._disk.close(fd)
         self._disk.rename(fresh, self._path)
-        self._disk.fsync_directory(self._directory)
 
     def _error(self, what, error):
         return DiskError(f"cannot {what} {self._path}: {error.strerror or error}: check the disk, its free space and the permissions")

@@ -14,7 +14,7 @@ from edge.errors import RuleError
 from edge.records import BATCH, CLOCK, DEAD, GAP, SCHEMA, SKIP, TICK, letter
 from edge.writer import Writer
 
-JUMP = 1 << 31                       # of sequences, where what comes may not be what was sent; fits a record's count
+JUMP = 1 << 30                       # of sequences, where what comes may not be what was sent; fits a record's count
 
 
 class Pipeline:

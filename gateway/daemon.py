@@ -140,6 +140,7 @@ class Daemon:
             rows = outbox.take_fresh()
             if rows:
                 lane.wake(rows)
+        self._checkpoint_due |= self.core.urgent
 
     # --- once in a while
 

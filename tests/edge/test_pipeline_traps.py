@@ -182,7 +182,7 @@ def test_a_trap_that_only_replay_meets_gives_no_number_twice(modules, config):
     finally:
         type(world.stage("third")).process = process
     assert calls and len(world.letters()) == 1 and len(world.journaled(SKIP)) == 1
-    assert world.stream("third").next_sequence > before + (1 << 30)
+    assert world.stream("third").next_sequence > 1 << 29
     world.rows = {k: v for k, v in world.rows.items() if k[0] != "third"}
     world.assert_balanced()
     play(world, {}, 20, 20)
