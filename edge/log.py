@@ -29,8 +29,9 @@ NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 class Log:
     """Records by position. Positions are numbers that only go up, except through truncate().
 
-    keep_from: eviction stops before this position; None lets it take anything. on_evict(kind, stream, first, count): events that the quota
-    pushed out, neighbours merged; records without events, of the preamble, and before drop_before()'s position are not reported.
+    keep_from: eviction stops before this position; None lets it take anything. on_evict(kind, stream, first, count): events that the
+    quota is about to push out, neighbours merged; it may append. Not reported: records without events, of the preamble, before
+    drop_before()'s position.
     preamble(): (kind, stream, payload) of records that each segment begins with, so that it can be read without those before it.
     """
 
@@ -69,8 +70,8 @@ class Log:
         self._continues = False          # the next file goes on with the segment before
         self._floor = 0
         self._evicting = False
-        self._evicted = []               # (kind, stream, first, count) still to be reported
         self._litter = []                # files of truncations that failed: to go before anything else is written, as they void records
+        self.evicts_before = 0           # on_evict was told of the events before this position: they go, or are gone
         self._new = None                 # the active segment while no record of it is durable: not in _segments
         self._reader = Reader(disk, directory, self.recovery)
         if found.unsure and found.unsure[-1] is self._segments[-1]:
@@ -107,7 +108,7 @@ class Log:
             self.roll()
         elif self._unsynced and self._unsynced_bytes + size > UNSYNCED_BYTES_MAX:
             self.sync()
-        if self._evicted or self._disk_bytes + self._unsynced_bytes + size > self.quota_bytes_max:
+        if self._disk_bytes + self._unsynced_bytes + size > self.quota_bytes_max:
             self._evict(size)
         if self._fresh:
             self._begin()
@@ -323,6 +324,7 @@ class Log:
         self._reader.close()
         self.head = self.durable = position
         self._floor = min(self._floor, position)
+        self.evicts_before = min(self.evicts_before, position)
 
     def _oldest(self) -> int:
         """How many segments must go together at the old end; 0 when none may go."""
@@ -336,7 +338,7 @@ class Log:
         return n if n and (self.keep_from is None or self._segments[n - 1].end <= self.keep_from) else 0
 
     def _evict(self, size):
-        """Remove oldest segments until `size` more bytes fit, as far as allowed; then report what was in them."""
+        """Report what is in the oldest segments and remove them, until `size` more bytes fit, as far as allowed."""
         if self._evicting:
             return
         self._evicting = True
@@ -344,14 +346,15 @@ class Log:
             if self.needed_from is not None:
                 self._floor = max(self._floor, self.needed_from())
             while self.size_bytes + size > self.quota_bytes_max and (n := self._evictable()):
+                for segment in self._segments[:n]:
+                    if segment.end > self.evicts_before:
+                        events, self.evicts_before = self._events(segment), segment.end
+                        for event in events if self._on_evict else ():
+                            self._on_evict(*event)
+                with suppress(DiskError):
+                    self.sync()          # what on_evict appended is durable before the events are gone
                 for _ in range(n):
-                    events = self._events(self._segments[0])
                     self._remove_oldest()
-                    self._evicted += events
-            while self._evicted:
-                if self._on_evict:
-                    self._on_evict(*self._evicted[0])
-                del self._evicted[0]
         finally:
             self._evicting = False
 

@@ -4,9 +4,13 @@ It is appended to by the pipeline and read back by the lane, which moves a curso
 and an outbox is cut back to the last checkpoint and written again by replay after a crash.
 """
 
+import msgpack
+
 from edge.ledger import Account
 from edge.records import BATCH, GAP
 from edge.writer import Writer
+
+READ_BYTES = 1 << 20
 
 
 class Outbox:
@@ -34,12 +38,24 @@ class Outbox:
         self.names[stream.number] = stream.name
         self.appended[stream.number] = self.appended.get(stream.number, 0) + (record.count if record.kind == BATCH else 0)
 
-    def on_evict(self, kind, stream, first, count) -> int:
-        """The log's quota pushed rows out, or the announcement of a gap: the gap goes upstream (again). The rows that this lost."""
-        rows = count if kind == BATCH else 0
-        self.evicted[stream] = self.evicted.get(stream, 0) + rows
-        self.writer.append(GAP, stream, first, count, b"")
-        return rows
+    def on_evict(self, kind, stream, first, count):
+        """The log's quota is about to push rows out, or a gap: it goes upstream (again). The payload is the position that the rows stood before."""
+        if kind == BATCH:
+            self.evicted[stream] = self.evicted.get(stream, 0) + count
+        self.writer.append(GAP, stream, first, count, msgpack.packb(self.log.evicts_before))
+
+    def cut_back(self, state, sequences):
+        """Go back to a state(): forget the records since, but for the gaps of rows that stood there then and are gone. sequences: of the next row,
+        by stream number. Raises DiskError."""
+        head = state["head"]
+        gaps = [r for r in _since(self.log, head) if r.kind == GAP and r.payload]
+        self.log.truncate(head)
+        self.load(state)
+        for gap in gaps:
+            count = min(gap.count, sequences.get(gap.stream, 0) - gap.first)
+            if count > 0:
+                self.log.drop_before(min(head, msgpack.unpackb(gap.payload)))
+                self.on_evict(BATCH, gap.stream, gap.first, count)
 
     def take_fresh(self) -> int:
         """Rows appended since the last call."""
@@ -59,8 +75,9 @@ class Outbox:
         """Accounts by stream. acknowledged, dead: stream number -> rows that upstream has taken, and that could not be sent."""
         rows = []
         for number, appended in self.appended.items():
-            out = {"acknowledged": acknowledged.get(number, 0), "dead_lettered": dead.get(number, 0), "evicted": self.evicted.get(number, 0)}
-            out["pending"] = max(0, appended - sum(out.values()))
+            out = {"acknowledged": acknowledged.get(number, 0), "dead_lettered": dead.get(number, 0)}
+            out["evicted"] = min(self.evicted.get(number, 0), appended - sum(out.values()))      # some were acknowledged before they went
+            out["pending"] = appended - sum(out.values())
             rows.append(Account("lane", f"{self.name}/{self.names.get(number, number)}", appended, out))
         return rows
 
@@ -69,3 +86,9 @@ class Outbox:
 
     def load(self, state):
         self.appended, self.evicted, self.names = dict(state["appended"]), dict(state["evicted"]), dict(state["names"])
+
+
+def _since(log, position):
+    while position < log.head and (records := log.read(position, READ_BYTES)):
+        yield from records
+        position = records[-1].position + 1

@@ -14,6 +14,8 @@ from edge.errors import RuleError
 from edge.records import BATCH, CLOCK, DEAD, GAP, SCHEMA, SKIP, TICK, letter
 from edge.writer import Writer
 
+JUMP = 1 << 31                       # of sequences, where what comes may not be what was sent; fits a record's count
+
 
 class Pipeline:
     """inputs: Streams with a decoder each; stages in an order in which every stage comes after those that feed it."""
@@ -32,7 +34,7 @@ class Pipeline:
         self._decoders = decoders
         self._inputs_by_name = {stream.name: stream for stream in inputs}
         self._streams = [*inputs, *(s for stage in stages for s in (stage.output, stage.late))]
-        self._skips = set()          # (rule name, call): trapped when first made
+        self._skips = set()          # (rule's name, its identity, call): trapped when first made
         self._replaying = False
         self._buried = False
         self.changes = 0             # batches and effects so far: unchanged, there is nothing new to checkpoint
@@ -65,15 +67,16 @@ class Pipeline:
                 payload = encode_columns(batch)
                 self.journal.append(BATCH, stream.number, batch.first_sequence, len(batch), payload)
                 self.changes += 1
+                stream.waiting += len(batch)
                 stored.append((stream, batch, payload))
         return stored
 
     def sync(self):
         """Group commit: after it, all that store() took may be acknowledged. Raises DiskError; call again to try again."""
-        self.journal.sync()
-        if self._buried:
+        if self._buried:                 # first: a durable SKIP says that there is a letter
             self.dead.sync()
             self._buried = False
+        self.journal.sync()
         self.unsure = False
 
     @property
@@ -91,6 +94,7 @@ class Pipeline:
     def run(self, stored):
         """Rules and outboxes, for what store() returned."""
         for stream, batch, payload in stored:
+            stream.waiting -= len(batch)
             self._flow(stream, batch, payload)
 
     def tick(self, received_ns):
@@ -122,7 +126,7 @@ class Pipeline:
         if stage.rule.quarantined:
             stage.pass_by(batch)
             return
-        if (stage.name, stage.calls) in self._skips:
+        if self._skips and (stage.name, stage.rule.identity, stage.calls) in self._skips:
             stage.skip(batch)
             return
         try:
@@ -165,13 +169,13 @@ class Pipeline:
 
     def _trapped(self, stage, batch, error):
         self.on_trap(stage, error)
-        if self._replaying:
-            return
+        if self._replaying:          # and not when first made: what it put out then does not come again
+            self.jump(self.below((stage.output, stage.late)))
         self._buried = True
         self.dead.append(DEAD, stage.input.number, self.journal.head, len(batch),
                          letter(str(error), batch.received_ns, rule=stage.name, module=stage.rule.digest,
                                 backtrace=getattr(error, "backtrace", None), columns=encode_columns(batch)))
-        self.journal.append(SKIP, 0, stage.calls, 0, msgpack.packb(stage.name))
+        self.journal.append(SKIP, 0, stage.calls, 0, msgpack.packb([stage.name, stage.rule.identity]))
         self.unsure = True
 
     def _bury(self, stream, intake, rejected, received_ns):
@@ -193,7 +197,7 @@ class Pipeline:
 
     def learn_skips(self, records):
         """Calls that trapped when they were first made, from the journal's SKIP records."""
-        self._skips = {(msgpack.unpackb(r.payload), r.first) for r in records if r.kind == SKIP}
+        self._skips = {(*msgpack.unpackb(r.payload), r.first) for r in records if r.kind == SKIP}
 
     def replay(self, record, schemas) -> int:
         """Play one journal record again; outputs go to the outboxes as before. schemas: stream number -> Schema as it was journaled.
@@ -203,9 +207,12 @@ class Pipeline:
         self._replaying = True
         try:
             if record.kind == TICK:
+                self.received_ns = max(self.received_ns, record.first)
                 self._tick(record.first)
             elif record.kind == CLOCK:
-                self._shift(msgpack.unpackb(record.payload)[0])
+                delta_ns = msgpack.unpackb(record.payload)[0]
+                self.received_ns += delta_ns
+                self._shift(delta_ns)
             elif record.kind == BATCH and record.stream in schemas:
                 stream = self._inputs_by_name.get(schemas[record.stream].stream)
                 if stream is not None:
@@ -216,23 +223,38 @@ class Pipeline:
 
     def _replay_batch(self, stream, batch):
         missing = max(0, batch.first_sequence - stream.next_sequence)
+        if missing:
+            self._announce_gap(stream, missing)
+        self.received_ns = max(self.received_ns, batch.received_ns)
         stream.damaged += missing
         stream.arrived += missing + len(batch)
         stream.next_sequence = batch.first_sequence + len(batch)
         if batch.schema != stream.schema:            # the contract changed since: carry the rows over by field name
-            batch = Batch.from_rows(stream.schema, conform(batch, stream.schema), first_sequence=batch.first_sequence,
-                                    received_ns=batch.received_ns)
+            clock = batch.clock
+            batch = Batch.from_rows(stream.schema, conform(batch, stream.schema), first_sequence=batch.first_sequence, received_ns=batch.received_ns)
+            batch.clock = clock
         self._flow(stream, batch)
         return missing
 
-    def jump(self, stream, count):
-        """Leave out sequence numbers of a stream, and announce it."""
+    def jump(self, streams):
+        """Leave out JUMP sequence numbers of streams: what comes next may not be what was sent under these. Announced as a gap."""
+        for stream in streams:
+            self._announce_gap(stream, JUMP)
+            stream.next_sequence += JUMP
+            stream.since += JUMP
+            for stage in stream.stages:
+                stage.since += JUMP
+
+    def below(self, streams):
+        """Streams, and all that rules make of them."""
+        found = list(streams)
+        for stream in found:
+            found += [s for stage in stream.stages for s in (stage.output, stage.late) if s not in found]
+        return found
+
+    def _announce_gap(self, stream, count):
         for outbox in stream.outboxes:
             outbox.writer.append(GAP, stream.number, stream.next_sequence, count, b"")
-        stream.next_sequence += count
-        stream.since += count
-        for stage in stream.stages:
-            stage.since += count
 
     def preamble(self):
         """SCHEMA records of all streams: each segment of journal and outbox begins with them, and so stands alone."""

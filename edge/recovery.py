@@ -7,9 +7,6 @@ When things are damaged the gateway still starts:
 - journal records that are gone: the output streams' sequences jump by JUMP, because replay may now say something else than was sent.
 - no checkpoint although there is data: rules start empty; what the outboxes hold is kept, and the journal is played from after the last
   receive time that they show.
-
-When the configuration changed, what is there no more (a stream, a lane, a rule that was removed or is refused) is kept in the checkpoint as it stood:
-if it comes back, its numbers go on, for upstream drops a number that it has seen. Outputs of a changed rule that a replay would number anew jump too.
 """
 
 from dataclasses import dataclass
@@ -18,30 +15,34 @@ import msgpack
 
 from edge.codec import decode_columns
 from edge.errors import DiskError
-from edge.records import BATCH, GAP, SCHEMA
+from edge.records import BATCH, DEAD, GAP, SCHEMA, read_letter
 from edge.schema import Schema
 
 META_VERSION = 1
-JUMP = 1 << 30                       # fits the u32 count of a GAP record
 READ_BYTES = 4 << 20
 FAILED_MAX = 20                      # records that are told of
 
 
 @dataclass
 class Recovered:
-    """What a start found. `replayed` journal records; `damaged` events that are gone; `fresh` rules without their old state;
-    `failed` (position, error) of records that could not be played again, which is a mistake in the gateway."""
+    """What a start found. `replayed` journal records; `damaged` events that are gone; `fresh` rules without an old state, `changed` those
+    that had one; `lost`: journal or checkpoint lack something, so that sequences jump; `failed` (position, error) of records that could not be
+    played again, which is a mistake in the gateway."""
 
     checkpoint: bool = False
+    lost: bool = False
     replayed: int = 0
     damaged: int = 0
     fresh: tuple = ()
+    changed: tuple = ()
     failed: tuple = ()
+    returned: tuple = ()
     received_ns: int = 0
 
 
 def capture(pipeline, lanes):
     """(meta, images) of a pipeline that is between two batches. lanes: lane name -> its cursor state, plain data."""
+    assert not any(s.waiting for s in pipeline.inputs), "what is stored must run before its journal position is committed"
     for outbox in pipeline.outboxes:
         outbox.writer.sync()
     pipeline.sync()
@@ -74,17 +75,17 @@ def restore(pipeline, loaded) -> tuple[Recovered, dict]:
         meta, images = msgpack.unpackb(loaded[0], strict_map_key=False), loaded[1]
         if meta["version"] > META_VERSION:
             raise DiskError(f"the checkpoint is of version {meta['version']}, this program reads up to {META_VERSION}: install the newer version again")
-        recovered.received_ns = meta["received_ns"]
+        pipeline.received_ns = meta["received_ns"]
         recovered.fresh = _load(pipeline, meta, images)
+        recovered.changed = tuple(name for name in recovered.fresh if name in meta["stages"])
         schemas = {number: Schema.from_dict(data) for number, data in meta["schemas"]}
         lanes, position = meta["lanes"], meta["position"]
-        if pipeline.journal.log.head < position:         # its tail rotted: positions that the checkpoint has seen are not given again
-            pipeline.journal.log.truncate(position)
-        _bridge(pipeline, meta, replays=position < pipeline.journal.head)
+        recovered.returned = _keep_absent(pipeline, meta, replays=position < pipeline.journal.log.head)
         _count_letters(pipeline, meta["dead"])
-    elif pipeline.journal.log.head > pipeline.journal.log.tail:
+    elif any(log.head for log in (pipeline.journal.log, *(outbox.log for outbox in pipeline.outboxes))):
         position = _without_checkpoint(pipeline, recovered)
     _replay(pipeline, position, schemas, recovered)
+    recovered.received_ns = pipeline.received_ns
     return recovered, lanes
 
 
@@ -92,31 +93,24 @@ def journal_position(meta) -> int:
     """The journal position that a checkpoint's meta covers: what stands before it is needed by no restart."""
     return msgpack.unpackb(meta, strict_map_key=False)["position"]
 
-
-def _bridge(pipeline, meta, replays):
-    """Sequences over a change of the configuration: what is absent is kept, and no number is given to a row that differs from the one that had it."""
+def _keep_absent(pipeline, meta, replays) -> tuple:
+    """What the configuration has no more is kept as it stood: if it comes back, its numbers go on, for upstream drops a number that it has seen.
+    The streams that are back after rows were put out that no checkpoint knows of: their sequences must jump."""
     streams, outboxes = {s.name for s in pipeline.streams}, {o.name for o in pipeline.outboxes}
     pipeline.absent = {kind: {name: state for name, state in meta[kind].items() if name not in present}
                        for kind, present in (("streams", streams), ("outboxes", outboxes), ("lanes", outboxes))}
     for state in pipeline.absent["streams"].values():
         state["jump"] = state.get("jump", False) or replays
-    changed = {name for name in streams if meta["streams"].get(name, {}).get("jump")}
-    for stage in pipeline.stages:
-        was = meta["stages"].get(stage.name)
-        new = stage.output.name not in meta["streams"]
-        if stage.input.name in changed or (replays and not new and (was is None or was["identity"] != stage.rule.identity)):
-            changed |= {stage.output.name, stage.late.name}
-    for stream in pipeline.streams:
-        if stream.name in changed:
-            pipeline.jump(stream, JUMP)
+    return tuple(name for name in streams if meta["streams"].get(name, {}).get("jump"))
 
 
 def _load(pipeline, meta, images):
     fresh = []
+    keys = {schema["stream"]: schema["key"] for _, schema in meta["schemas"]}
     for stream in pipeline.streams:
         if stream.name in meta["streams"]:
             stream.load(meta["streams"][stream.name])
-        if stream.stages and f"watermarks/{stream.name}" in images:
+        if stream.stages and f"watermarks/{stream.name}" in images and keys.get(stream.name) == stream.schema.key:
             stream.watermarks.load(bytes(images[f"watermarks/{stream.name}"]))
     for stage in pipeline.stages:
         state = meta["stages"].get(stage.name)
@@ -131,8 +125,7 @@ def _load(pipeline, meta, images):
     for outbox in pipeline.outboxes:
         state = meta["outboxes"].get(outbox.name)
         if state is not None:
-            outbox.log.truncate(state["head"])
-            outbox.load(state)
+            outbox.cut_back(state, {number: meta["streams"][name]["next"] for number, name in state["names"].items() if name in meta["streams"]})
         if outbox.name in meta["lanes"]:             # what is acknowledged is not evicted by what a replay puts out
             outbox.log.drop_before(min(meta["lanes"][outbox.name]["ranges"][0][0], outbox.log.head))
     pipeline.unrouted = meta["unrouted"]
@@ -143,8 +136,7 @@ def _count_letters(pipeline, since):
     """Dead letters of events written after the checkpoint; those of rules are counted when replay skips the call."""
     by_number = {s.number: s for s in pipeline.inputs}
     for record in _records(pipeline.dead.log, since):
-        letter = msgpack.unpackb(record.payload)
-        if "rule" in letter:
+        if record.kind != DEAD or "rule" in read_letter(record.payload):
             continue
         stream = by_number.get(record.stream)
         if stream is None:
@@ -186,17 +178,21 @@ def _without_checkpoint(pipeline, recovered):
     for stage in pipeline.stages:
         stage.start_at(stage.input.next_sequence)
     recovered.fresh = tuple(stage.name for stage in pipeline.stages)
+    recovered.lost = True
     return position
 
 
 def _replay(pipeline, position, schemas, recovered):
-    damaged = pipeline.journal.log.damaged_since(position)
-    if damaged:
-        for stage in pipeline.stages:
-            for stream in (stage.output, stage.late):
-                pipeline.jump(stream, JUMP)
-    pipeline.learn_skips(_records(pipeline.journal.log, position))
-    for record in _records(pipeline.journal.log, position):
+    journal = pipeline.journal.log
+    outputs = [s for stage in pipeline.stages for s in (stage.output, stage.late)]
+    recovered.lost |= not journal.tail <= position <= journal.head or journal.damaged_since(position) > 0
+    pipeline.jump(pipeline.below(s for s in pipeline.streams if s.name in recovered.returned))
+    if recovered.lost:
+        pipeline.jump(outputs)
+    elif recovered.checkpoint and position < journal.head:   # what was put out since the checkpoint, another rule made
+        pipeline.jump(pipeline.below(s for stage in pipeline.stages if stage.name in recovered.changed for s in (stage.output, stage.late)))
+    pipeline.learn_skips(_records(journal, position))
+    for record in _records(journal, position):
         recovered.replayed += 1
         if record.kind == SCHEMA:
             schemas[record.stream] = Schema.from_dict(msgpack.unpackb(record.payload))
@@ -205,6 +201,8 @@ def _replay(pipeline, position, schemas, recovered):
             recovered.damaged += pipeline.replay(record, schemas)
         except Exception as error:               # a start that fails on a record would fail on it for ever
             recovered.failed = (*recovered.failed[:FAILED_MAX - 1], (record.position, repr(error)))
+    if recovered.lost:
+        pipeline.jump([s for s in pipeline.inputs if s.next_sequence])
 
 
 def _records(log, position):

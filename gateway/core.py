@@ -10,6 +10,7 @@ from edge.identity import Identity
 from edge.log import Log
 from edge.outbox import Outbox
 from edge.pipeline import Pipeline
+from edge.records import BATCH
 from edge.recovery import capture, journal_position, restore
 from edge.stage import Stage, Stream
 from gateway.lane import Lane
@@ -30,7 +31,6 @@ class Core:
         self.config, self.log = config, log
         self._disk, self._data = disk, config.gateway.data
         self._logs = []
-        self.urgent = False              # a checkpoint should not wait for its time
         try:
             self._make(modules)
         except OSError as error:
@@ -83,11 +83,10 @@ class Core:
         return outbox
 
     def _evicted(self, outbox, kind, stream, first, count):
-        rows = outbox.on_evict(kind, stream, first, count)
-        self.urgent = True               # the gap is sure once a checkpoint has it
-        if rows:
-            self.log.warning("lane", f"outbox {outbox.name} is at its quota: {rows} rows were evicted, a gap goes upstream")
-            next(lane for box, lane in self.lanes if box is outbox).evicted(rows)
+        outbox.on_evict(kind, stream, first, count)
+        if kind == BATCH:
+            self.log.warning("lane", f"outbox {outbox.name} is at its quota: {count} rows are evicted, a gap goes upstream")
+            next(lane for box, lane in self.lanes if box is outbox).evicted(count)
 
     def _stream(self, schema, spec):
         watermarks = Watermarks(spec.lateness, spec.idle, spec.skew, capacity=spec.keys_max)
@@ -142,9 +141,8 @@ class Core:
             self.log.error("gateway", f"journal record {position} could not be played again: {error}; its results are missing")
         try:
             self.checkpoint()
-        except DiskError as error:       # a full disk: what waits may leave all the same, and that makes room
+        except DiskError as error:           # what waits may leave all the same, and that makes room
             self.log.error("disk", f"no checkpoint: {error}")
-            self.urgent = True
         return recovered
 
     # --- checkpoints
@@ -157,11 +155,13 @@ class Core:
 
     def checkpoint(self):
         """Commit state, watermarks, positions and cursors together; then let go of what no restart needs. Raises DiskError."""
-        self.urgent = False
-        cursors = self.cursors()
-        self.checkpoints.save(*capture(self.pipeline, cursors))
+        cursors, journal = self.cursors(), self.pipeline.journal.log
+        for _ in range(2 if journal.full else 1):        # the second makes the first the oldest that a restart may need
+            if journal.full:
+                self.checkpoints.begin_anew()
+            self.checkpoints.save(*capture(self.pipeline, cursors))
+            journal.keep_from = journal_position(self.checkpoints.oldest_meta)
         self._cursors = cursors
-        self.pipeline.journal.log.keep_from = journal_position(self.checkpoints.oldest_meta)
         for outbox, lane in self.lanes:
             outbox.log.drop_before(lane.acked_before)
 

@@ -79,18 +79,33 @@ class Daemon:
     def turn(self, timeout_s):
         """One round of the way of an event."""
         self.reactor.turn(timeout_s)
-        if self.intake and not self.intake.closed:
-            self._stored = self.pipeline.store(self.intake, self.clock.now_ns(), self.clock.quality)
-            self.intake.closed = True
+        if self.intake and not self.intake.closed and self._may_take():
+            self._store()
         if self.intake.closed:
             self._commit()
         if self._checkpoint_due:
             self._checkpoint()
 
+    def _may_take(self) -> bool:
+        """Whether there is room for what will come of more events. If not they stay in the intake, which fills and holds the devices back."""
+        try:
+            self.pipeline.flush()
+        except DiskError as error:
+            return self._block(str(error))
+        return self._block(self.pipeline.blocked)
+
+    def _store(self):
+        self._stored = self.pipeline.store(self.intake, self.clock.now_ns(), self.clock.quality)
+        self.intake.closed = True
+
     def _commit(self):
         """Make durable what was stored, and only then acknowledge it, run the rules on it and send."""
-        if not self._disk_is_good():
+        try:
+            self.pipeline.sync()
+        except DiskError as error:
+            self._block(str(error))
             return
+        self._block("")
         for source in self.parts.sources:
             source.acknowledge()
         self.intake.clear()
@@ -101,14 +116,8 @@ class Daemon:
         self.intake.closed = False
         self._forward()
 
-    def _disk_is_good(self) -> bool:
-        """Journal synced and outboxes able to take more; else the gateway takes nothing in, and tries again."""
-        try:
-            self.pipeline.sync()
-            self.pipeline.flush()
-            reason = self.pipeline.blocked
-        except DiskError as error:
-            reason = str(error)
+    def _block(self, reason) -> bool:
+        """Note why nothing is taken in, and wait a little before the next try; "" for nothing. True when events may come in."""
         if not reason:
             if self.blocked:
                 self.log("disk", "takes events again")
@@ -131,7 +140,6 @@ class Daemon:
             rows = outbox.take_fresh()
             if rows:
                 lane.wake(rows)
-        self._checkpoint_due |= self.core.urgent
 
     # --- once in a while
 
@@ -157,8 +165,10 @@ class Daemon:
 
     def _checkpoint(self):
         """Commit state, watermarks, positions and cursors together; then let go of what no restart needs."""
+        if self._stored:
+            return                       # it is in the journal, and in no rule's state yet
         self._checkpoint_due = False
-        if self.pipeline.changes == self._checkpointed and not self.core.cursors_moved():
+        if not self.blocked and self.pipeline.changes == self._checkpointed and not self.core.cursors_moved():
             return
         try:
             self.core.checkpoint()
@@ -175,9 +185,8 @@ class Daemon:
     def close(self):
         """Stop reading, flush, checkpoint, release."""
         self._notifier.stopping()
-        if self.intake and not self.intake.closed:
-            self._stored = self.pipeline.store(self.intake, self.clock.now_ns(), self.clock.quality)
-            self.intake.closed = True
+        if self.intake and not self.intake.closed and self._may_take():
+            self._store()
         if self.intake.closed:
             self._commit()
         self.parts.close_sources()

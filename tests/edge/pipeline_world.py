@@ -111,13 +111,13 @@ def plain(n):
 class World:
     """A gateway over `disk`, its devices (put) and its upstream (drain). The upstream outlives crashes.
 
-    rows: (stream, sequence) -> the row as the receiver first had it; a sequence that comes again must say the same.
+    rows: (stream, sequence) -> the row as the receiver first had it, in the newest epoch; a sequence that comes again must say the same.
     """
 
     def __init__(self, modules, config=RULES, disk=None):
         self.modules, self.config = modules, config
         self.disk = disk or MemoryDisk()
-        self.receiver, self.rows, self.gaps = Receiver(), {}, []
+        self.receiver, self.rows, self.epoch, self.gaps = Receiver(), {}, None, []
         self.now_ns = START
         self.upstream_s = 1.0            # the lanes' clock, which nobody sets
         self.lines = Lines()
@@ -127,7 +127,11 @@ class World:
         self.intake, self._stored = Intake(Topics()), []
         self.core = Core(parse(self.config) if isinstance(self.config, str) else self.config, self.disk, self.modules, self.lines)
         self.pipeline = self.core.pipeline
-        self.recovered = self.core.recover()
+        try:
+            self.recovered = self.core.recover()
+        except DiskError:
+            self.core.close()
+            raise
         for _, lane in self.core.lanes:
             lane.upstream = self
             lane.connected()
@@ -211,6 +215,8 @@ class World:
         message = delivery.message
         self.gaps += [(delivery.stream, first, count) for first, count, _ in delivery.gaps]
         if delivery.kind in (BATCH, ROW):
+            if self.epoch != message.epoch:
+                self.epoch, self.rows = message.epoch, {}
             for i, row in enumerate(message.batch.rows()):
                 known = self.rows.setdefault((message.stream, message.first + i), repr(row))
                 assert known == repr(row), (message.stream, message.first + i, known, repr(row))
