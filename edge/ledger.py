@@ -4,17 +4,16 @@ An account is kept where the work is done (stream, rule, lane) and holds two ind
 from sequence numbers given at append, the other entries from what was done with each event. `check` compares the two.
 """
 
-from dataclasses import dataclass, field
+from msgspec import Struct
 
 
-@dataclass
-class Account:
+class Account(Struct):
     """One place's balance: `into` events came, `out` says what became of them by reason."""
 
     kind: str                        # stream, rule or lane
     name: str
     into: int
-    out: dict[str, int] = field(default_factory=dict)
+    out: dict[str, int] = {}         # each account its own
 
     @property
     def difference(self) -> int:

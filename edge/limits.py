@@ -1,6 +1,6 @@
 """What a rule may use."""
 
-from dataclasses import dataclass
+from msgspec import Struct
 
 from edge.errors import ConfigError
 
@@ -10,8 +10,7 @@ MEMORY_BYTES_MAX = 1 << 30
 OUTPUT_BYTES_MAX = 256 << 20
 
 
-@dataclass(frozen=True)
-class Limits:
+class Limits(Struct, frozen=True):
     """time_ns: CPU time of a call for up to 1,024 rows, in proportion beyond. memory_bytes: linear memory. output_bytes: what one call puts out."""
 
     time_ns: int = 10_000_000

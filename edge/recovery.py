@@ -12,9 +12,8 @@ When the configuration changed, what is there no more (a stream, a lane, a rule 
 if it comes back, its numbers go on, for upstream drops a number that it has seen. Outputs of a changed rule that a replay would number anew jump too.
 """
 
-from dataclasses import dataclass
-
 import msgpack
+from msgspec import Struct
 
 from edge.codec import decode_columns
 from edge.errors import DiskError
@@ -26,8 +25,7 @@ READ_BYTES = 4 << 20
 FAILED_MAX = 20                      # records that are told of
 
 
-@dataclass
-class Recovered:
+class Recovered(Struct):
     """What a start found. `replayed` journal records; `damaged` events that are gone; `fresh` rules without their old state; lost: journal or
     checkpoint lack something, so that sequences jump; `failed` (position, error) of records that could not be played again, which is a mistake in
     the gateway."""

@@ -6,15 +6,15 @@ time nanoseconds since 1970-01-01T00:00:00Z as i64.
 """
 
 import zlib
-from dataclasses import dataclass
 from functools import cached_property
+
+from msgspec import Struct
 
 KINDS = {"f64": 1, "i64": 2, "bool": 3, "str": 4, "time": 5}
 KIND_NAMES = {number: name for name, number in KINDS.items()}
 
 
-@dataclass(frozen=True)
-class Field:
+class Field(Struct, frozen=True):
     """One column: its name, its kind (a key of KINDS) and its unit, free text for people."""
 
     name: str
@@ -22,8 +22,7 @@ class Field:
     unit: str = ""
 
 
-@dataclass(frozen=True)
-class Schema:
+class Schema(Struct, frozen=True, dict=True):
     """A stream's columns in order, its contract version, and which columns are key and event time.
 
     key names a str column, time a time column; either may be None.

@@ -1,7 +1,9 @@
 """A lane's policy: how rows become messages, and how fast they may leave."""
 
-from dataclasses import dataclass
 from string import Formatter
+
+from msgspec import Struct
+from msgspec.structs import force_setattr
 
 from edge.errors import ConfigError
 
@@ -10,8 +12,7 @@ TOPIC_WORDS = ("gateway", "lane", "stream")
 TOPIC_BYTES_MAX = 1024           # MQTT allows 65,535; AWS IoT Core 256: a longer template is a mistake
 
 
-@dataclass(frozen=True)
-class Policy:
+class Policy(Struct, frozen=True):
     """What a lane's configuration says. Raises ConfigError when it cannot be carried out.
 
     encoding     batch: columns, many rows a message; jsonl: a JSON object a line; json: a message an event
@@ -36,7 +37,7 @@ class Policy:
         if self.encoding not in ENCODINGS:
             raise ConfigError(f"encoding {self.encoding!r} is unknown, use one of {', '.join(ENCODINGS)}")
         if self.window is None:
-            object.__setattr__(self, "window", 64 if self.age_ms == 0 or self.encoding == "json" else 4)
+            force_setattr(self, "window", 64 if self.age_ms == 0 or self.encoding == "json" else 4)
         for name, least, most in (("size_bytes_max", 128, 256 << 20), ("rows_max", 1, 1 << 20), ("age_ms", 0, 86_400_000),
                                   ("window", 1, 1024), ("priority", 0, 9), ("rate_bytes_s", 0, 1 << 40)):
             value = getattr(self, name)
