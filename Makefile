@@ -35,7 +35,7 @@ $(VENV)/installed: pyproject.toml
 	sh scripts/prerequisites $(PYTHON)
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install -q --disable-pip-version-check --upgrade pip setuptools wheel "cython>=3.1,<3.4"
-	$(BIN)/python -m pip install -q --disable-pip-version-check --no-build-isolation -e ".[dev]"
+	$(BIN)/python -m pip install -qq --disable-pip-version-check --no-build-isolation -e ".[dev]"
 	touch $@
 
 $(VENV)/built: $(VENV)/installed $(SOURCES)

@@ -57,5 +57,5 @@ def changed(bytes before not None, bytes now not None) -> list:
     """Numbers of the pages of `now` that `before` has not or has otherwise."""
     cdef const uint64_t *a = <const uint64_t *>PyBytes_AS_STRING(before)
     cdef const uint64_t *b = <const uint64_t *>PyBytes_AS_STRING(now)
-    cdef size_t n = len(before) // 8, i
+    cdef Py_ssize_t n = len(before) // 8, i
     return [i for i in range(len(now) // 8) if i >= n or a[i] != b[i]]

@@ -88,6 +88,10 @@ class CheckpointStore:
             self._deltas += 1
             self._delta_bytes += written
 
+    def begin_anew(self):
+        """Make the next save a full one. After two of them `oldest_meta` is the first one's: the way to let go of an old state."""
+        self._prints = None
+
     def load(self) -> tuple[bytes, dict] | None:
         """(meta, name -> bytearray) of the newest state that is wholly readable, None if there is none; `recovery` says which."""
         commits = self._survey()

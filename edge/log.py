@@ -42,6 +42,7 @@ class Log:
         self.segment_bytes_max = min(segment_bytes_max, quota_bytes_max // 4)
         self.quota_bytes_max = quota_bytes_max
         self.keep_from = None
+        self.needed_from = None          # callable: the position below which records are of no use, asked before each eviction
         self._preamble, self._on_evict = preamble or (lambda: ()), on_evict
         try:
             disk.mkdir(directory)
@@ -69,8 +70,8 @@ class Log:
         self._continues = False          # the next file goes on with the segment before
         self._floor = 0
         self._evicting = False
-        self.evicts_before = 0           # on_evict was told of the events before this position: they go, or are gone
         self._litter = []                # files of truncations that failed: to go before anything else is written, as they void records
+        self.evicts_before = 0           # on_evict was told of the events before this position: they go, or are gone
         self._new = None                 # the active segment while no record of it is durable: not in _segments
         self._reader = Reader(disk, directory, self.recovery)
         if found.unsure and found.unsure[-1] is self._segments[-1]:
@@ -342,6 +343,8 @@ class Log:
             return
         self._evicting = True
         try:
+            if self.needed_from is not None:
+                self._floor = max(self._floor, self.needed_from())
             while self.size_bytes + size > self.quota_bytes_max and (n := self._evictable()):
                 for segment in self._segments[:n]:
                     if segment.end > self.evicts_before:

@@ -10,12 +10,13 @@ What differs is that a writer may be at work meanwhile:
 
 from dataclasses import dataclass
 
-from edge._record import Scan
+from edge._record import FOLLOWS_DURABLE, PREAMBLE, Scan
 from edge.errors import DiskError
 from edge.opening import UNREADABLE, settle
 from edge.segment import SEGMENT_HEADER, SKIPS, VERSION, Segment, parse_header, parse_name, read_at, survey, walk
 
-LOOKS_MAX = 5
+LOOKS_MAX = 50                       # at a directory from which files go while it is looked at
+BLANK_LOOKS_MAX = 5                  # at a last segment without a header: it is being made, or was left so by a power cut
 
 
 @dataclass(frozen=True)
@@ -32,17 +33,17 @@ class Damage:
 
 class LogReader:
     """A log as it was when it was looked at. segments: those that count, in order; damage: what is known of it so far, more comes to light
-    by records(); tail_bytes: behind the last record, torn or just being written; quarantined: files that an earlier start put aside."""
+    by records(); torn: likewise, holes that a power cut left in the last group of records that was written, of which no sync had returned;
+    tail_bytes: behind the last record, torn or just being written; quarantined: files that an earlier start put aside."""
 
     def __init__(self, disk, directory):
         """Raises DiskError when there is no log, when a newer version wrote it, or when it cannot be read."""
         self.disk, self.directory = disk, directory
-        self.removed = []
         try:
             for look in range(LOOKS_MAX):
                 names = sorted(disk.listdir(directory))
                 try:
-                    if self._look(names, patient=look < LOOKS_MAX - 1):
+                    if self._look(names, patient=look < BLANK_LOOKS_MAX):
                         break
                 except FileNotFoundError:
                     continue
@@ -75,13 +76,19 @@ class LogReader:
 
     def _look(self, names, patient) -> bool:
         """False: the last segment's header is not (yet) there, look again."""
-        self.segments, self.damage, self.tail_bytes = [], [], 0
+        self.segments, self.damage, self.torn, self.removed, self.tail_bytes = [], [], [], [], 0
+        self._told = {}                  # segment -> its holes as an index or a look at the last segment tells them
         self._growing = None             # the last segment, while it has no index: more may be appended, or cut off
         known = set(names)
         files = [name for name in names if parse_name(name)]
         for name in files:
-            if not self._take(name, known, name == files[-1], patient):
-                return False
+            try:
+                if not self._take(name, known, name == files[-1], patient):
+                    return False
+            except FileNotFoundError:
+                if self.segments or name == files[-1]:
+                    raise
+                self.removed.append(name.removesuffix(".seg"))       # the oldest go first, so nothing is missing between the others
         void = settle(self.segments)
         self.segments = [s for s in self.segments if s not in void]
         for before, after in zip(self.segments, self.segments[1:]):
@@ -106,7 +113,8 @@ class LogReader:
                 return False
             if header:
                 self._obey(segment, header, path)
-            if not (header and f"{name[:-4]}.idx" in names and segment.load_index(self._index(name), size)):
+            indexed = header and f"{name[:-4]}.idx" in names and segment.load_index(self._index(name), size)
+            if not indexed:
                 segment, tail = self._survey(fd, segment, size)
                 if last:
                     self.tail_bytes, self._growing = tail, segment
@@ -114,6 +122,8 @@ class LogReader:
                     self.damage.append(Damage(path, 0, size, segment.first, segment.first, "nothing in this file can be recognised"))
         finally:
             self.disk.close(fd)
+        if indexed or last:
+            self._told[segment] = tuple(segment.holes)
         if header or segment.held > segment.first:
             self.segments.append(segment)
             if not header:
@@ -158,12 +168,16 @@ class LogReader:
         try:
             offset, expected = segment.place(max(position, segment.first))
             scan = Scan(segment.salt, offset, expected, wanted=position, payloads=payloads)
+            sure = 0
             for _ in walk(self.disk, fd, scan, segment.size):
                 for record in scan.records:
+                    if record.flags & (PREAMBLE | FOLLOWS_DURABLE):
+                        sure = record.position
                     if record.position < segment.end:
                         yield record
             for start, end, first, after in scan.holes:
-                self._lost(segment, start, end, first, after, "the bytes are not those that were written")
+                torn = first >= sure and any(a <= first and after <= b for a, b in self._told.get(segment, ()))
+                self._lost(segment, start, end, first, after, "the bytes are not those that were written", self.torn if torn else self.damage)
             if segment is not self._growing:
                 self._lost(segment, scan.end, segment.size, scan.expected, segment.held, "the end is damaged or missing")
         except OSError as error:
@@ -186,9 +200,10 @@ class LogReader:
             rest.note(r.offset, r.end - r.offset, r.position, r.kind, r.flags, r.stream, r.first, r.count)
         return rest.ranges
 
-    def _lost(self, segment, offset, end, first, after, what):
+    def _lost(self, segment, offset, end, first, after, what, into=None):
         """Positions that a later segment has made void are no loss."""
+        into = self.damage if into is None else into
         after = min(after, segment.end)
         damage = Damage(self.path(segment), offset, end, first, after, what)
-        if first < after and damage not in self.damage:
-            self.damage.append(damage)
+        if first < after and damage not in into:
+            into.append(damage)

@@ -86,7 +86,7 @@ def _value(kind, data, place, problems):
     try:
         return msgspec.convert(data, kind, dec_hook=_quantity)
     except (msgspec.ValidationError, ValueError) as error:
-        problems.append((place, _plain(str(error), data)))
+        problems.append((place, _plain(str(error), kind, data)))
         return None
 
 
@@ -110,8 +110,13 @@ def _quantity(kind, data):
     raise NotImplementedError(kind)
 
 
-def _plain(message, data):
+def _plain(message, kind, data):
     message = re.sub(r" - at `.*`$", "", message)
+    if "matching regex" in message:
+        return f"{data!r} is no name: it has letters, digits, _ - . and at most 64 of them, and begins with no - or ."
+    if message.startswith("Invalid enum value"):
+        known = [str(value) for value in get_args(kind) if isinstance(value, (str, int))]
+        return f"{data!r} is not known here" + (f"; known are {', '.join(known)}" if known else "")
     return f"{message}, not {_said(data)}" if message.startswith("Expected") else message
 
 

@@ -2,6 +2,7 @@
 
 request  {"get": NAME, ...}        answer  {"ok": true, "value": ...} or {"ok": false, "error": text}
 Only the daemon's user may connect (mode 0600). A request is at most REQUEST_BYTES_MAX; at most CONNECTIONS_MAX clients at a time.
+A client that does not read its answers is not read either.
 """
 
 import json
@@ -51,7 +52,10 @@ class Control:
 
     def _watch(self, fd):
         writing = bool(self._clients[fd][2])
-        self._reactor.watch(fd, lambda: self._read(fd), (lambda: self._write(fd)) if writing else None)
+        if writing:
+            self._reactor.watch(fd, None, lambda: self._write(fd))
+        else:
+            self._reactor.watch(fd, lambda: self._read(fd))
 
     def _read(self, fd):
         client, buffered, _ = self._clients[fd]
@@ -65,17 +69,21 @@ class Control:
         if not data or len(buffered) > REQUEST_BYTES_MAX:
             self._drop(fd)
             return
-        *lines, rest = buffered.split(b"\n")
-        self._clients[fd][1] = rest
-        for line in lines:
-            self._clients[fd][2] += self._answer(line) + b"\n"
-        self._write(fd)
+        self._clients[fd][1] = buffered
+        self._next(fd)
+
+    def _next(self, fd):
+        """Answer one request; the next one has its turn when this answer is sent, so that only one is in memory."""
+        line, end, rest = self._clients[fd][1].partition(b"\n")
+        if end:
+            self._clients[fd][1:] = [rest, self._answer(line) + b"\n"]
+            self._write(fd)
 
     def _answer(self, line):
         try:
             request = json.loads(line)
             handler = self._handlers[request["get"]]
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError, RecursionError):
             return json.dumps({"ok": False, "error": f"unknown request; known are {', '.join(self._handlers)}"}).encode()
         try:
             return json.dumps({"ok": True, "value": handler(request)}, default=str).encode()
@@ -95,6 +103,12 @@ class Control:
             return
         self._clients[fd][2] = out[sent:]
         self._watch(fd)
+        if not out[sent:] and b"\n" in self._clients[fd][1]:
+            self._reactor.soon(lambda: self._go_on(client, fd))
+
+    def _go_on(self, client, fd):
+        if fd in self._clients and self._clients[fd][0] is client and not self._clients[fd][2]:
+            self._next(fd)
 
     def _drop(self, fd):
         self._reactor.forget(fd)
@@ -126,7 +140,7 @@ def ask(directory, name, timeout_s=10.0, **request):
                 raise ConnectionResetError("closed")
             answer += data
     except OSError as error:
-        raise ConfigError(f"{path}: no gateway answers ({error}); is it running, as this user, on this data directory?") from None
+        raise ConfigError(f"{path}: no gateway answers ({error.strerror or error}); is it running, as this user, on this data directory?") from None
     finally:
         client.close()
     reply = json.loads(answer)

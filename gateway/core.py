@@ -30,7 +30,6 @@ class Core:
         self.config, self.log = config, log
         self._disk, self._data = disk, config.gateway.data
         self._logs = []
-        self.urgent = False              # a checkpoint should not wait for its time
         try:
             self._make(modules)
         except OSError as error:
@@ -83,11 +82,10 @@ class Core:
         return outbox
 
     def _evicted(self, outbox, kind, stream, first, count):
-        rows = outbox.on_evict(kind, stream, first, count)
-        self.urgent = True               # a checkpoint has the gap, and cuts the outbox back no more before it
-        if rows:
-            self.log.warning("lane", f"outbox {outbox.name} is at its quota: {rows} rows are evicted, a gap goes upstream")
-            next(lane for box, lane in self.lanes if box is outbox).evicted(rows)
+        outbox.on_evict(kind, stream, first, count)
+        if kind == BATCH:
+            self.log.warning("lane", f"outbox {outbox.name} is at its quota: {count} rows are evicted, a gap goes upstream")
+            next(lane for box, lane in self.lanes if box is outbox).evicted(count)
 
     def _stream(self, schema, spec):
         watermarks = Watermarks(spec.lateness, spec.idle, spec.skew, capacity=spec.keys_max)
@@ -135,11 +133,15 @@ class Core:
             else:
                 lane.rows_waiting = sum(outbox.appended.values())
                 outbox.take_fresh()
+            outbox.log.needed_from = lambda lane=lane: lane.acked_before
         if recovered.replayed or recovered.damaged:
             self.log("gateway", "recovered", replayed_records=recovered.replayed, damaged_events=recovered.damaged)
         for position, error in recovered.failed:
             self.log.error("gateway", f"journal record {position} could not be played again: {error}; its results are missing")
-        self.checkpoint()
+        try:
+            self.checkpoint()
+        except DiskError as error:           # what waits may leave all the same, and that makes room
+            self.log.error("disk", f"no checkpoint: {error}")
         return recovered
 
     # --- checkpoints
@@ -152,11 +154,13 @@ class Core:
 
     def checkpoint(self):
         """Commit state, watermarks, positions and cursors together; then let go of what no restart needs. Raises DiskError."""
-        self.urgent = False
-        cursors = self.cursors()
-        self.checkpoints.save(*capture(self.pipeline, cursors))
+        cursors, journal = self.cursors(), self.pipeline.journal.log
+        for _ in range(2 if journal.full else 1):        # the second makes the first the oldest that a restart may need
+            if journal.full:
+                self.checkpoints.begin_anew()
+            self.checkpoints.save(*capture(self.pipeline, cursors))
+            journal.keep_from = journal_position(self.checkpoints.oldest_meta)
         self._cursors = cursors
-        self.pipeline.journal.log.keep_from = journal_position(self.checkpoints.oldest_meta)
         for outbox, lane in self.lanes:
             outbox.log.drop_before(lane.acked_before)
 

@@ -79,13 +79,24 @@ class Daemon:
     def turn(self, timeout_s):
         """One round of the way of an event."""
         self.reactor.turn(timeout_s)
-        if self.intake and not self.intake.closed and self._takes_more():
-            self._stored = self.pipeline.store(self.intake, self.clock.now_ns(), self.clock.quality)
-            self.intake.closed = True
+        if self.intake and not self.intake.closed and self._may_take():
+            self._store()
         if self.intake.closed:
             self._commit()
         if self._checkpoint_due:
             self._checkpoint()
+
+    def _may_take(self) -> bool:
+        """Whether there is room for what will come of more events. If not they stay in the intake, which fills and holds the devices back."""
+        try:
+            self.pipeline.flush()
+        except DiskError as error:
+            return self._block(str(error))
+        return self._block(self.pipeline.blocked)
+
+    def _store(self):
+        self._stored = self.pipeline.store(self.intake, self.clock.now_ns(), self.clock.quality)
+        self.intake.closed = True
 
     def _commit(self):
         """Make durable what was stored, and only then acknowledge it, run the rules on it and send."""
@@ -94,7 +105,7 @@ class Daemon:
         except DiskError as error:
             self._block(str(error))
             return
-        self._unblock()
+        self._block("")
         for source in self.parts.sources:
             source.acknowledge()
         self.intake.clear()
@@ -105,20 +116,13 @@ class Daemon:
         self.intake.closed = False
         self._forward()
 
-    def _takes_more(self) -> bool:
-        """Whether journal and outboxes can take more; else the intake fills up, sources stop reading, and it is tried again."""
-        try:
-            self.pipeline.flush()
-            reason = self.pipeline.blocked
-        except DiskError as error:
-            reason = str(error)
-        if reason:
-            self._block(reason)
-            return False
-        self._unblock()
-        return True
-
-    def _block(self, reason):
+    def _block(self, reason) -> bool:
+        """Note why nothing is taken in, and wait a little before the next try; "" for nothing. True when events may come in."""
+        if not reason:
+            if self.blocked:
+                self.log("disk", "takes events again")
+            self.blocked = ""
+            return True
         self.blocked = reason
         self._checkpoint_due = True      # it lets go of what no restart needs
         self.log.error("disk", reason)
@@ -141,7 +145,6 @@ class Daemon:
             rows = outbox.take_fresh()
             if rows:
                 lane.wake(rows)
-        self._checkpoint_due |= self.core.urgent
 
     # --- once in a while
 
@@ -168,9 +171,9 @@ class Daemon:
     def _checkpoint(self):
         """Commit state, watermarks, positions and cursors together; then let go of what no restart needs."""
         if self._stored:
-            return                       # its position is not reached yet: once it has run
+            return                       # it is in the journal, and in no rule's state yet
         self._checkpoint_due = False
-        if self.pipeline.changes == self._checkpointed and not self.core.cursors_moved():
+        if not self.blocked and self.pipeline.changes == self._checkpointed and not self.core.cursors_moved():
             return
         try:
             self.core.checkpoint()
@@ -187,9 +190,8 @@ class Daemon:
     def close(self):
         """Stop reading, flush, checkpoint, release."""
         self._notifier.stopping()
-        if self.intake and not self.intake.closed and self._takes_more():
-            self._stored = self.pipeline.store(self.intake, self.clock.now_ns(), self.clock.quality)
-            self.intake.closed = True
+        if self.intake and not self.intake.closed and self._may_take():
+            self._store()
         if self.intake.closed:
             self._commit()
         self.parts.close_sources()

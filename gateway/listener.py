@@ -75,7 +75,7 @@ class Listener:
         self._socket.close()
         for device in list(self._devices):
             device.will = None
-            device.close("the gateway stops", 0x8B)
+            device.close("the listener stops", 0x8B)
 
     @property
     def connected(self):

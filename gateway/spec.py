@@ -17,10 +17,12 @@ Kind = Literal["f64", "i64", "bool", "str", "time"]
 
 
 def duration(text):
+    """A field whose default is the duration that text says."""
     return field(default_factory=lambda: Duration.parse(text))
 
 
 def size(text):
+    """A field whose default is the size that text says."""
     return field(default_factory=lambda: Size.parse(text))
 
 

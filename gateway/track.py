@@ -19,7 +19,7 @@ BLUR_NS = 1_000_000_000          # rows without an event time of their own share
 class Group:
     """Rows of one stream that go together. Its records are acknowledged when the last of its messages is."""
 
-    __slots__ = ("track", "stream", "schema", "batch", "gap", "lines", "positions", "since", "first", "rows", "at", "dead",
+    __slots__ = ("track", "stream", "schema", "batch", "gap", "lines", "positions", "counts", "since", "first", "rows", "at", "dead",
                  "pending")
 
     def __init__(self, track, record, schema, batch, now):
@@ -30,6 +30,7 @@ class Group:
         self.gap = record.count if batch is None else 0      # rows to announce as evicted
         self.lines = None            # rows already in JSON, last first
         self.positions = [record.position]
+        self.counts = [0 if batch is None else len(batch)]   # rows by position
         self.since = now
         self.first = record.first
         self.rows = 0 if batch is None else len(batch)
@@ -198,6 +199,7 @@ class Track:
             group.batch.extend(batch)
             group.rows += len(batch)
             group.positions.append(record.position)
+            group.counts.append(len(batch))
         self._gathered += len(batch)
         if group.rows >= full:
             self._release(group)
@@ -227,9 +229,12 @@ class Track:
 
     def _close(self, group):
         if group.batch is None and group.gap == 0 and group.pending == 0 and group.positions:
-            for position in group.positions:
+            tail, evicted = self._log.tail, 0
+            for position, count in zip(group.positions, group.counts):
                 del self.open[position]
+                if position < tail:
+                    evicted += count         # while it was under way: counted and announced already, the receiver knows better
             group.positions = None
-            self._closed(group.stream, group.rows - len(group.dead))
+            self._closed(group.stream, max(0, group.rows - evicted - len(group.dead)))
             for sequence, reason in group.dead:
                 self._dead(group.stream, sequence, 1, reason)

@@ -1,6 +1,7 @@
 # Ready-made rules: `make rules` builds them, `make rules-check` builds them elsewhere and compares the bytes with those in git.
 PYTHON ?= python3
-RULE_CC = $(PYTHON) -m ziglang cc
+RULE_PYTHON = $(if $(wildcard $(VENV)/bin/python),$(abspath $(VENV)/bin/python),$(PYTHON))
+RULE_CC = $(RULE_PYTHON) -m ziglang cc
 RULE_FLAGS = -target wasm32-freestanding -std=c11 -O2 -g0 -msimd128 -mbulk-memory -ffp-contract=off -fno-builtin \
 	-nostdlib -Wl,--no-entry -Wl,-z,stack-size=16384 -Wall -Wextra -Werror
 RULES = $(wildcard rules/ready/*/*.c)
@@ -13,5 +14,5 @@ rules/ready/%.wasm: rules/ready/%.c rules/rules.mk $(wildcard rules/c/*.h)
 
 rules-check:   ## the modules in git are what their sources give, built in another directory
 	@copy=$$(mktemp -d) && trap 'rm -rf "$$copy"' EXIT && mkdir "$$copy/rules" && cp Makefile "$$copy" && cp -r rules/c rules/ready rules/rules.mk "$$copy/rules" \
-	&& rm -f "$$copy"/rules/ready/*/*.wasm && $(MAKE) -s -C "$$copy" -f rules/rules.mk rules PYTHON="$(PYTHON)" \
+	&& rm -f "$$copy"/rules/ready/*/*.wasm && $(MAKE) -s -C "$$copy" -f rules/rules.mk rules PYTHON="$(RULE_PYTHON)" \
 	&& for m in rules/ready/*/*.wasm; do cmp "$$m" "$$copy/$$m" || exit 1; done && echo "rules-check: all modules are what their sources give"

@@ -25,7 +25,7 @@ params = { field = "bat", op = "<", value = 3.3 }
 [rules.once]
 input = "env"
 module = "dedup"
-params = { id = "seq" }
+params = { id = "seq", mode = "sequence" }
 [rules.changed]
 input = "env"
 module = "deadband"

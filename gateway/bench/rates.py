@@ -40,7 +40,7 @@ def direct(folder, quick):
         sink = stack.enter_context(Sink(folder, "hot"))
         text = LISTENER + LANES.format(port=sink.port) + workload.STREAM + workload.RULES
         gateway = stack.enter_context(Gateway(folder / "direct", text))
-        steps = (20e3, 50e3) if quick else (100e3, 200e3, 400e3, 600e3, 800e3, 1000e3, 1200e3, 1400e3)
+        steps = (20e3, 50e3) if quick else (100e3, 200e3, 420e3, 600e3, 800e3, 1000e3, 1200e3, 1400e3)
         site = Site(folder, gateway, gateway.port, qos=1)
         run, stopped = site.best(steps, *((1, 1) if quick else (3, 10)))
         _must_balance(gateway)

@@ -45,13 +45,13 @@ params = { length = "1s", fields = ["temp"], functions = ["count", "mean", "min"
 """
 
 
-def events(count, rate=1000, seed=1):
-    """(topic, payload, temp) of `count` events, `rate` a second of their own time; the same for the same seed."""
+def events(count, rate=1000, seed=1, first=0):
+    """(topic, payload, temp) of `count` events from number `first` on, `rate` a second of their own time; the same for the same seed."""
     rng = random.Random(seed)
     temp = [rng.randint(1800, 2800) for _ in range(DEVICES)]
     hum = [rng.randint(350, 550) for _ in range(DEVICES)]
     pres = [10132] * DEVICES
-    for i in range(count):
+    for i in range(first, first + count):
         d = rng.randrange(DEVICES)
         temp[d] = min(2950, max(1500, temp[d] + rng.randint(-10, 10)))
         hum[d] = min(900, max(200, hum[d] + rng.randint(-2, 2)))
@@ -62,9 +62,9 @@ def events(count, rate=1000, seed=1):
         yield f"sensors/s1/dev-{d:03}/env".encode(), payload.encode(), t
 
 
-def packets(count, rate=1000, seed=1) -> bytes:
+def packets(count, rate=1000, seed=1, first=0) -> bytes:
     """The events as MQTT 3.1.1 PUBLISH packets at QoS 0, back to back."""
-    return b"".join(packet(topic, payload) for topic, payload, _ in events(count, rate, seed))
+    return b"".join(packet(topic, payload) for topic, payload, _ in events(count, rate, seed, first))
 
 
 def packet(topic, payload) -> bytes:

@@ -3,6 +3,8 @@
 Exit status 0 also when a demand is not met: the line says so.
 """
 
+import os
+import sys
 import tempfile
 from pathlib import Path
 
@@ -22,6 +24,9 @@ def run(arguments):
     unknown = [name for name in names if name not in MEASUREMENTS]
     if unknown:
         raise ConfigError(f"--only: there is no measurement {', '.join(unknown)}; known are {', '.join(MEASUREMENTS)}")
+    busy = os.getloadavg()[0]
+    if busy > 0.5:
+        print(f"tidegate: other work is on this machine (load {busy:.1f}): the figures are worse for it", file=sys.stderr)
     for name in names:
         with tempfile.TemporaryDirectory(prefix="tidegate-bench-", dir=arguments.folder) as folder:
             for figure in MEASUREMENTS[name](Path(folder).resolve(), arguments.quick):

@@ -48,29 +48,29 @@ def _ls(store, arguments):
         print(f"{name:24} {log['segments']:8} {log['records']:10,} {sum(log['events'].values()):12,} {log['bytes']:14,}  {held}{times}")
         for stream, events in sorted(log["events"].items()):
             print(f"  {plain(stream):22} {'':8} {'':10} {events:12,}")
-        if log["evicted"]:
-            print(f"  evicted, announced as gaps: {log['evicted']:,} events")
+        if log["gaps"]:
+            print(f"  announced as gaps      {log['gaps']:,} sequences, evicted or lost to damage")
         if log["quarantined"]:
-            print(f"  {log['quarantined']} files in quarantine")
-        if log["damaged"]:
-            print(f"  damage is known here: `tidegate buffer verify {name}`")
+            print(f"  {_count(log['quarantined'], 'file')} in quarantine")
+        if log["holes"]:
+            print(f"  holes are known here: `tidegate buffer verify {name}`")
     return 0
 
 
 def _summary(store, name):
     reader = store.log(name)
     kind = {"dead": DEAD, "checkpoints": None}.get(name, BATCH)
-    events, evicted = {}, 0
+    events, gaps = {}, 0
     for segment in reader.segments:
         for found, stream, first, end in reader.ranges(segment):
             if found == kind:
                 events[stream] = events.get(stream, 0) + end - first
             elif found == GAP and kind == BATCH:
-                evicted += end - first
+                gaps += end - first
     oldest, newest = (None, None) if kind is None else _times(store, reader)
-    return {"segments": len(reader.segments), "records": _records(reader), "events": _by_name(store, events), "evicted": evicted,
+    return {"segments": len(reader.segments), "records": _records(reader), "events": _by_name(store, events), "gaps": gaps,
             "first_position": reader.tail, "next_position": reader.head, "bytes": reader.size_bytes, "oldest": oldest, "newest": newest,
-            "quarantined": len(reader.quarantined), "damaged": bool(reader.damage) or any(s.holes for s in reader.segments)}
+            "quarantined": len(reader.quarantined), "holes": bool(reader.damage) or any(s.holes for s in reader.segments)}
 
 
 def _records(reader):
@@ -119,11 +119,12 @@ def _verify(store, arguments):
         print(json.dumps({"data": store.directory, "ok": not damaged, "logs": logs}))
         return int(damaged)
     for name, log in logs.items():
-        verdict = f"{len(log['damage'])} damaged places" if log["damage"] else "good"
+        verdict = f"DAMAGED in {_count(len(log['damage']), 'place')}" if log["damage"] else "good"
         notes = f"; {log['tail_bytes']} bytes of a record torn or just being written behind the last" if log["tail_bytes"] else ""
-        notes += f"; {len(log['quarantined'])} files in quarantine" if log["quarantined"] else ""
-        notes += f"; {len(log['removed'])} segments were removed meanwhile" if log["removed"] else ""
-        print(f"{name}: {log['records']:,} records in {log['segments']} segments, {log['bytes']:,} bytes: {verdict}{notes}")
+        notes += f"; {_count(log['torn'], 'record')} torn before a sync had returned" if log["torn"] else ""
+        notes += f"; {_count(len(log['quarantined']), 'file')} in quarantine" if log["quarantined"] else ""
+        notes += f"; {_count(len(log['removed']), 'segment')} removed meanwhile" if log["removed"] else ""
+        print(f"{name}: {_count(log['records'], 'record')} in {_count(log['segments'], 'segment')}, {log['bytes']:,} bytes: {verdict}{notes}")
         for d in log["damage"]:
             print(f"  {d['file']} offset {d['offset']} to {d['end']}: {_positions(d['first'], d['after'])}{plain(d['what'])}")
     return int(damaged)
@@ -144,11 +145,16 @@ def _examine(store, name):
     damage += [_place(store, d.file, d.offset, d.end, d.first, d.after, d.what) for d in reader.damage]
     damage.sort(key=lambda d: (d["file"], d["offset"]))
     return {"segments": len(reader.segments), "records": records, "bytes": reader.size_bytes, "damage": damage, "tail_bytes": reader.tail_bytes,
+            "torn": sum(d.after - d.first for d in reader.torn),
             "quarantined": reader.quarantined, "removed": reader.removed}
 
 
 def _place(store, file, offset, end, first, after, what):
     return {"file": file.removeprefix(f"{store.directory}/"), "offset": offset, "end": end, "first": first, "after": after, "what": what}
+
+
+def _count(number, what):
+    return f"{number:,} {what}{'s' * (number != 1)}"
 
 
 def _positions(first, after):

@@ -15,7 +15,7 @@ import time
 from importlib import resources
 from pathlib import Path
 
-from edge.errors import TidegateError
+from edge.errors import ConfigError, TidegateError
 from gateway import control
 from gateway.commands.ledger import table
 
@@ -33,6 +33,8 @@ def add_arguments(parser):
 
 
 def run(arguments):
+    if arguments.devices < 3 or not arguments.seconds > 0:
+        raise ConfigError("--devices: at least 3, one of each kind; --seconds: more than 0")
     folder = Path(arguments.keep or tempfile.mkdtemp(prefix="tidegate-demo-"))
     folder.mkdir(parents=True, exist_ok=True)
     demo = Demo(folder, arguments)
