@@ -38,10 +38,11 @@ class Outbox:
         self.names[stream.number] = stream.name
         self.appended[stream.number] = self.appended.get(stream.number, 0) + (record.count if record.kind == BATCH else 0)
 
-    def on_evict(self, kind, stream, first, count):
-        """The log's quota is about to push rows out, or a gap: it goes upstream (again). The payload is the position that the rows stood before."""
-        if kind == BATCH:
-            self.evicted[stream] = self.evicted.get(stream, 0) + count
+    def on_evict(self, kind, stream, first, count) -> int:
+        """The log's quota is about to push rows out, or a gap: it goes upstream (again). The payload is the position that the rows stood before.
+        Returns the rows that this loses."""
+        rows = count if kind == BATCH else 0
+        self.evicted[stream] = self.evicted.get(stream, 0) + rows
         self.writer.append(GAP, stream, first, count, msgpack.packb(self.log.evicts_before))
         return rows
 

@@ -7,6 +7,9 @@ When things are damaged the gateway still starts:
 - journal records that are gone: the output streams' sequences jump by JUMP, because replay may now say something else than was sent.
 - no checkpoint although there is data: rules start empty; what the outboxes hold is kept, and the journal is played from after the last
   receive time that they show.
+
+When the configuration changed, what is there no more (a stream, a lane, a rule that was removed or is refused) is kept in the checkpoint as it stood:
+if it comes back, its numbers go on, for upstream drops a number that it has seen. Outputs of a changed rule that a replay would number anew jump too.
 """
 
 from dataclasses import dataclass
@@ -25,18 +28,16 @@ FAILED_MAX = 20                      # records that are told of
 
 @dataclass
 class Recovered:
-    """What a start found. `replayed` journal records; `damaged` events that are gone; `fresh` rules without an old state, `changed` those
-    that had one; `lost`: journal or checkpoint lack something, so that sequences jump; `failed` (position, error) of records that could not be
-    played again, which is a mistake in the gateway."""
+    """What a start found. `replayed` journal records; `damaged` events that are gone; `fresh` rules without their old state; lost: journal or
+    checkpoint lack something, so that sequences jump; `failed` (position, error) of records that could not be played again, which is a mistake in
+    the gateway."""
 
     checkpoint: bool = False
     lost: bool = False
     replayed: int = 0
     damaged: int = 0
     fresh: tuple = ()
-    changed: tuple = ()
     failed: tuple = ()
-    returned: tuple = ()
     received_ns: int = 0
 
 
@@ -79,7 +80,10 @@ def restore(pipeline, loaded) -> tuple[Recovered, dict]:
         recovered.fresh = _load(pipeline, meta, images)
         schemas = {number: Schema.from_dict(data) for number, data in meta["schemas"]}
         lanes, position = meta["lanes"], meta["position"]
-        recovered.returned = _keep_absent(pipeline, meta, replays=position < pipeline.journal.log.head)
+        recovered.lost = not pipeline.journal.log.tail <= position <= pipeline.journal.log.head
+        if pipeline.journal.log.head < position:         # its tail rotted: positions that the checkpoint has seen are not given again
+            pipeline.journal.log.truncate(position)
+        _bridge(pipeline, meta, replays=position < pipeline.journal.head)
         _count_letters(pipeline, meta["dead"])
     elif any(log.head for log in (pipeline.journal.log, *(outbox.log for outbox in pipeline.outboxes))):
         position = _without_checkpoint(pipeline, recovered)
@@ -92,15 +96,21 @@ def journal_position(meta) -> int:
     """The journal position that a checkpoint's meta covers: what stands before it is needed by no restart."""
     return msgpack.unpackb(meta, strict_map_key=False)["position"]
 
-def _keep_absent(pipeline, meta, replays) -> tuple:
-    """What the configuration has no more is kept as it stood: if it comes back, its numbers go on, for upstream drops a number that it has seen.
-    The streams that are back after rows were put out that no checkpoint knows of: their sequences must jump."""
+
+def _bridge(pipeline, meta, replays):
+    """Sequences over a change of the configuration: what is absent is kept, and no number is given to a row that differs from the one that had it."""
     streams, outboxes = {s.name for s in pipeline.streams}, {o.name for o in pipeline.outboxes}
     pipeline.absent = {kind: {name: state for name, state in meta[kind].items() if name not in present}
                        for kind, present in (("streams", streams), ("outboxes", outboxes), ("lanes", outboxes))}
     for state in pipeline.absent["streams"].values():
         state["jump"] = state.get("jump", False) or replays
-    return tuple(name for name in streams if meta["streams"].get(name, {}).get("jump"))
+    changed = {name for name in streams if meta["streams"].get(name, {}).get("jump")}
+    for stage in pipeline.stages:
+        was = meta["stages"].get(stage.name)
+        new = stage.output.name not in meta["streams"]
+        if stage.input.name in changed or (replays and not new and (was is None or was["identity"] != stage.rule.identity)):
+            changed |= {stage.output.name, stage.late.name}
+    pipeline.jump([s for s in pipeline.streams if s.name in changed])
 
 
 def _load(pipeline, meta, images):
@@ -184,8 +194,7 @@ def _without_checkpoint(pipeline, recovered):
 def _replay(pipeline, position, schemas, recovered):
     journal = pipeline.journal.log
     outputs = [s for stage in pipeline.stages for s in (stage.output, stage.late)]
-    recovered.lost |= not journal.tail <= position <= journal.head or journal.damaged_since(position) > 0
-    pipeline.jump(pipeline.below(s for s in pipeline.streams if s.name in recovered.returned))
+    recovered.lost |= journal.damaged_since(position) > 0
     if recovered.lost:
         pipeline.jump(outputs)
     pipeline.learn_skips(_records(journal, position))

@@ -30,6 +30,7 @@ class Core:
         self.config, self.log = config, log
         self._disk, self._data = disk, config.gateway.data
         self._logs = []
+        self.urgent = False              # a checkpoint should not wait for its time
         try:
             self._make(modules)
         except OSError as error:
@@ -82,10 +83,11 @@ class Core:
         return outbox
 
     def _evicted(self, outbox, kind, stream, first, count):
-        outbox.on_evict(kind, stream, first, count)
-        if kind == BATCH:
-            self.log.warning("lane", f"outbox {outbox.name} is at its quota: {count} rows are evicted, a gap goes upstream")
-            next(lane for box, lane in self.lanes if box is outbox).evicted(count)
+        rows = outbox.on_evict(kind, stream, first, count)
+        self.urgent = True               # a checkpoint has the gap, and cuts the outbox back no more before it
+        if rows:
+            self.log.warning("lane", f"outbox {outbox.name} is at its quota: {rows} rows are evicted, a gap goes upstream")
+            next(lane for box, lane in self.lanes if box is outbox).evicted(rows)
 
     def _stream(self, schema, spec):
         watermarks = Watermarks(spec.lateness, spec.idle, spec.skew, capacity=spec.keys_max)
@@ -126,6 +128,8 @@ class Core:
     def recover(self):
         """Play again what the last checkpoint does not cover, then make one. Returns edge.recovery.Recovered. Raises DiskError; then begin with a new Core."""
         recovered, states = restore(self.pipeline, self.checkpoints.load())
+        journal, oldest = self.pipeline.journal.log, self.checkpoints.oldest_meta
+        journal.keep_from = journal.tail if oldest is None else journal_position(oldest)     # also while no checkpoint can be written
         for outbox, lane in self.lanes:
             if outbox.name in states:
                 lane.load(states[outbox.name])
@@ -160,7 +164,7 @@ class Core:
                 self.checkpoints.begin_anew()
             self.checkpoints.save(*capture(self.pipeline, cursors))
             journal.keep_from = journal_position(self.checkpoints.oldest_meta)
-        self._cursors = cursors
+        self._cursors, self.urgent = cursors, False
         for outbox, lane in self.lanes:
             outbox.log.drop_before(lane.acked_before)
 

@@ -127,11 +127,7 @@ class Daemon:
         self._checkpoint_due = True      # it lets go of what no restart needs
         self.log.error("disk", reason)
         time.sleep(RETRY_S)
-
-    def _unblock(self):
-        if self.blocked:
-            self.log("disk", "takes events again")
-        self.blocked = ""
+        return False
 
     def _forward(self):
         """What came leaves, once all that it rests on is durable."""
@@ -140,11 +136,12 @@ class Daemon:
                 self.pipeline.sync()
             except DiskError as error:
                 self.log.error("disk", str(error))
-                return                   # what waits here goes with the next turn's
+                return                   # it goes with a later turn's
         for outbox, lane in self.core.lanes:
             rows = outbox.take_fresh()
             if rows:
                 lane.wake(rows)
+        self._checkpoint_due |= self.core.urgent
 
     # --- once in a while
 
