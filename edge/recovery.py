@@ -16,7 +16,7 @@ import msgpack
 from msgspec import Struct
 
 from edge.codec import decode_columns
-from edge.errors import DiskError
+from edge.errors import DiskError, RuleError
 from edge.records import BATCH, DEAD, GAP, SCHEMA, read_letter
 from edge.schema import Schema
 
@@ -75,10 +75,10 @@ def restore(pipeline, loaded) -> tuple[Recovered, dict]:
         if meta["version"] > META_VERSION:
             raise DiskError(f"the checkpoint is of version {meta['version']}, this program reads up to {META_VERSION}: install the newer version again")
         pipeline.received_ns = meta["received_ns"]
-        recovered.fresh = _load(pipeline, meta, images)
+        recovered.fresh = _load(pipeline, meta, images, recovered)
         schemas = {number: Schema.from_dict(data) for number, data in meta["schemas"]}
         lanes, position = meta["lanes"], meta["position"]
-        recovered.lost = not pipeline.journal.log.tail <= position <= pipeline.journal.log.head
+        recovered.lost |= not pipeline.journal.log.tail <= position <= pipeline.journal.log.head
         if pipeline.journal.log.head < position:         # its tail rotted: positions that the checkpoint has seen are not given again
             pipeline.journal.log.truncate(position)
         _bridge(pipeline, meta, replays=position < pipeline.journal.head)
@@ -111,7 +111,7 @@ def _bridge(pipeline, meta, replays):
     pipeline.jump([s for s in pipeline.streams if s.name in changed])
 
 
-def _load(pipeline, meta, images):
+def _load(pipeline, meta, images, recovered):
     fresh = []
     keys = {schema["stream"]: schema["key"] for _, schema in meta["schemas"]}
     for stream in pipeline.streams:
@@ -126,8 +126,15 @@ def _load(pipeline, meta, images):
             stage.start_at(stage.input.next_sequence)
             fresh.append(stage.name)
             continue
+        try:
+            stage.rule.load_image((memory, images[f"globals/{stage.name}"]))
+        except RuleError:                            # its state was not written by this version: it starts anew, and may say something else
+            stage.rule.reset()
+            stage.start_at(stage.input.next_sequence)
+            fresh.append(stage.name)
+            recovered.lost = True
+            continue
         stage.load(state)
-        stage.rule.load_image((memory, images[f"globals/{stage.name}"]))
         stage.forget_memento()
     for outbox in pipeline.outboxes:
         state = meta["outboxes"].get(outbox.name)

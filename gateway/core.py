@@ -128,6 +128,8 @@ class Core:
     def recover(self):
         """Play again what the last checkpoint does not cover, then make one. Returns edge.recovery.Recovered. Raises DiskError; then begin with a new Core."""
         recovered, states = restore(self.pipeline, self.checkpoints.load())
+        journal, oldest = self.pipeline.journal.log, self.checkpoints.oldest_meta
+        journal.keep_from = journal.tail if oldest is None else journal_position(oldest)     # also while no checkpoint can be written
         for outbox, lane in self.lanes:
             if outbox.name in states:
                 lane.load(states[outbox.name])

@@ -136,6 +136,7 @@ class Daemon:
                 self.pipeline.sync()
             except DiskError as error:
                 self.log.error("disk", str(error))
+                return                   # it goes with a later turn's
         for outbox, lane in self.core.lanes:
             rows = outbox.take_fresh()
             if rows:

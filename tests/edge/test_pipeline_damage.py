@@ -7,6 +7,7 @@ from memory_disk import MemoryDisk
 from pipeline_world import DATA, RULES, START, S, World, env, modules, plain
 
 from edge.records import GAP
+from edge.recovery import capture
 
 __all__ = ["modules"]
 
@@ -270,3 +271,13 @@ def test_the_journals_quota_never_takes_what_a_restart_needs(modules):
         world.checkpoint()
     assert world.pipeline.journal.log.tail > 0, "what no restart needs goes"
     assert not [r for r in world.journaled(GAP)]
+
+
+def test_a_rules_state_that_cannot_be_read_is_begun_anew(modules):
+    world = World(modules).start()
+    run(world, 10)
+    meta, images = capture(world.pipeline, world.core.cursors())
+    world.core.checkpoints.save(meta, {name: b"\xff" * 20 if name.startswith("globals/") else image for name, image in images.items()})
+    world.crash(0)
+    assert world.recovered.lost and "once" in world.recovered.fresh
+    finish(world)
