@@ -110,13 +110,13 @@ def schemas_of(disk, directory) -> dict:
 
 
 def _content(disk, path):
-    """(version, gateway, epoch, base, schemas); the last three are empty in a newer version's file."""
+    """(version, gateway, epoch, base, schemas); all but the version are empty for a newer version's file, whose layout is not known."""
     fd = disk.open(path)
     try:
         content = json.loads(disk.pread(fd, 16 << 20, 0))
     finally:
         disk.close(fd)
-    version, name = content["version"], content["gateway"]
+    version = content["version"]
     if version > VERSION:
-        return version, name, 0, 0, []
-    return version, name, int(content["epoch"]), int(content["base"]), [Schema.from_dict(s) for s in content["schemas"]]
+        return version, "", 0, 0, []
+    return version, content["gateway"], int(content["epoch"]), int(content["base"]), [Schema.from_dict(s) for s in content["schemas"]]

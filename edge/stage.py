@@ -6,7 +6,7 @@ consumers, so an event's way is a walk from its stream: no queue, no scheduler.
 
 from edge.errors import RuleError
 
-MEMENTO_ROWS_MAX = 65_536            # a trap is undone by playing at most so many rows again; they stay in memory meanwhile
+MEMENTO_ROWS_MAX = 131_072            # a trap is undone by playing at most so many rows again; they stay in memory meanwhile
 MEMENTO_CALLS_MAX = 64
 
 
@@ -124,7 +124,8 @@ class Stage:
     def outcome(self) -> dict:
         """What became of the input rows, for the ledger."""
         return {"selected": self.selected, self.rule.drops: self.filtered, "aggregated": self.consumed, "late": self.late_rows,
-                "ignored": self.ignored, "dead_lettered": self.dead, "quarantined": self.unprocessed, "damaged": self.input.damaged - self._damaged_since, "pending": self.input.waiting}
+                "ignored": self.ignored, "dead_lettered": self.dead, "quarantined": self.unprocessed,
+                "damaged": self.input.damaged - self._damaged_since, "pending": self.input.waiting}
 
     def state(self) -> dict:
         return {"since": self.since, "damaged_since": self._damaged_since, "calls": self.calls, "identity": self.rule.identity, "quarantined": self.rule.quarantined, "strikes": self.rule.strikes,

@@ -16,11 +16,13 @@ from gateway.units import Duration, Size
 
 
 class Problems(ConfigError):
-    """All that is wrong with a configuration. `items`: (place such as "lanes.alerts.age", what and what to do)."""
+    """All that is wrong with a configuration. `items`: (place such as "lanes.alerts.age", what and what to do). `sound`: a Config of the streams
+    and rules that have nothing wrong with them, for whoever looks further; None if the text is no TOML."""
 
-    def __init__(self, source, items):
+    def __init__(self, source, items, sound=None):
         self.source = source
         self.items = items
+        self.sound = sound
         super().__init__("\n".join(f"{source}: {place}: {what}" if place else f"{source}: {what}" for place, what in items))
 
 
@@ -46,10 +48,28 @@ def parse(text, path=Path("tidegate.toml")) -> spec.Config:
     config = _struct(spec.Config, data, "", problems)
     _relate(data, problems)
     if problems:
-        raise Problems(path, problems)
+        raise Problems(path, problems, _finished(_sound(data), path))
+    return _finished(config, path)
+
+
+def _finished(config, path):
     for stream in config.streams.values():
         stream.fields = {name: spec.FieldSpec(f) if isinstance(f, str) else f for name, f in stream.fields.items()}
     _resolve_paths(config, Path(path).absolute().parent)
+    return config
+
+
+def _sound(data):
+    """A configuration of the streams without a problem, and of the rules without one that read them."""
+    config = spec.Config(streams={})
+    for name, table in _table(data, "streams").items():
+        stream = _struct(spec.Stream, table, name, wrong := [])
+        if not wrong:
+            config.streams[name] = stream
+    for name, table in _table(data, "rules").items():
+        rule = _struct(spec.Rule, table, name, wrong := [])
+        if not wrong and name not in config.streams and rule.input in config.streams:
+            config.rules[name] = rule
     return config
 
 

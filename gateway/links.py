@@ -13,7 +13,8 @@ def listener(config, reactor, intake, log):
     from gateway.listener import Listener
 
     return Listener(reactor, intake, host=spec.host, port=spec.port, tls=_server_tls(spec.tls), connections_max=spec.connections_max,
-                    packet_bytes_max=spec.packet_max, rate_per_client=spec.rate_per_client, status=lambda: json.dumps({"gateway": config.gateway.name, "state": "running"}).encode(),
+                    packet_bytes_max=spec.packet_max, rate_per_client=spec.rate_per_client,
+                    status=lambda: json.dumps({"gateway": config.gateway.name, "state": "running"}).encode(),
                     on_event=_reporter(log, "listener"))
 
 
@@ -100,3 +101,18 @@ def _filled(place, tls, protocol):
     except (OSError, ssl.SSLError) as error:
         raise ConfigError(f"{place}: {tls.ca or ''} {tls.cert or ''} {tls.key or ''}: {error}; name PEM files that this user may read") from None
     return context
+
+
+def problems(config) -> list[tuple[str, str]]:
+    """Files of certificates, keys and passwords that cannot be used: (place, problem)."""
+    found = []
+    tries = [("listener.tls", lambda: config.listener and _server_tls(config.listener.tls))]
+    for place, end in (("broker", config.broker), ("upstream", config.upstream)):
+        if end is not None:
+            tries += [(f"{place}.tls", lambda place=place, end=end: _client_tls(place, end)), (f"{place}.password_file", lambda place=place, end=end: _password(place, end))]
+    for place, attempt in tries:
+        try:
+            attempt()
+        except ConfigError as error:
+            found.append((place, str(error).removeprefix(f"{place}: ")))
+    return found

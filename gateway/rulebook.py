@@ -2,11 +2,12 @@
 
 import tidegate_rules
 from edge.compile import Cache
-from edge.contract import Contract, FieldSource
+from edge.contract import Contract, FieldSource, check_filter
 from edge.errors import ConfigError, DiskError, RuleError
 from edge.graph import order
 from edge.limits import Limits
 from edge.rule import Rule
+from gateway import spec
 
 
 def contracts_of(config) -> list[Contract]:
@@ -21,9 +22,12 @@ def contracts_of(config) -> list[Contract]:
 
 
 def _contract(name, stream):
-    fields = [FieldSource(field, spec.type, spec.from_, required=spec.required, unit=spec.unit, time_format=spec.format)
-              for field, spec in stream.fields.items()]
+    fields = [_field(field, f) for field, f in stream.fields.items()]
     return Contract(name, stream.topics, fields, format=stream.format, version=stream.version, key=stream.key, time=stream.time)
+
+
+def _field(name, f):
+    return FieldSource(name, f.type, f.from_, required=f.required, unit=f.unit, time_format=f.format)
 
 
 class Rulebook:
@@ -37,20 +41,20 @@ class Rulebook:
         schemas = {c.name: c.schema for c in contracts}
         origins = {c.name: c.name for c in contracts}
         for name in order([(name, rule.input) for name, rule in config.rules.items()], schemas):
-            spec = config.rules[name]
-            if spec.input not in schemas:
-                self.refused[name] = f"{spec.input}, which it reads, is left out"
+            given = config.rules[name]
+            if given.input not in schemas:
+                self.refused[name] = f"{given.input}, which it reads, is left out"
                 continue
             try:
-                rule = Rule(name, module_path(spec.module), spec.params, schemas[spec.input], cache=cache, limits=_limits(spec.limits))
+                rule = Rule(name, module_path(given.module), given.params, schemas[given.input], cache=cache, limits=_limits(given.limits))
             except (ConfigError, RuleError, DiskError) as error:
                 self.refused[name] = str(error)
                 continue
             self.rules.append(rule)
-            self.feeds[name] = spec.input
-            self.origin[name] = origins[spec.input]
+            self.feeds[name] = given.input
+            self.origin[name] = origins[given.input]
             schemas |= {name: rule.output_schema, f"{name}.late": rule.late_schema}
-            origins |= {name: origins[spec.input], f"{name}.late": origins[spec.input]}
+            origins |= {name: origins[given.input], f"{name}.late": origins[given.input]}
 
 
 def module_path(module):
@@ -63,25 +67,43 @@ def module_path(module):
         raise ConfigError(f"module: {error.args[0]}; or give the path of a .wasm file") from None
 
 
-def _limits(spec):
-    return None if spec is None else Limits(spec.time, spec.memory, spec.output)
+def _limits(limits):
+    return None if limits is None else Limits(limits.time, limits.memory, limits.output)
 
 
 def problems(config) -> list[tuple[str, str]]:
     """What `check` says beyond the configuration's own problems: (place, problem) of contracts and rules. Compiles modules into a folder of its own."""
     found, contracts = [], []
     for name, stream in config.streams.items():
-        try:
+        wrong = _contract_problems(name, stream)
+        found += wrong
+        if not wrong:
             contracts.append(_contract(name, stream))
-        except ConfigError as error:
-            found.append((f"streams.{name}", str(error)))
-    if found:
-        return found
+    sound = {c.name for c in contracts}
+    kept = {name: rule for name, rule in config.rules.items() if rule.input in sound or rule.input.removesuffix(".late") in config.rules}
     import tempfile                      # the daemon has no use for it
 
     with tempfile.TemporaryDirectory(prefix="tidegate-check-") as directory:
         try:
-            book = Rulebook(config, contracts, directory)
+            book = Rulebook(spec.Config(streams={n: config.streams[n] for n in sound}, rules=kept), contracts, directory)
         except ConfigError as error:
-            return [("rules", str(error))]
-        return [(f"rules.{name}", reason) for name, reason in book.refused.items()]
+            return [*found, ("rules", str(error))]
+        return found + [(f"rules.{name}", reason) for name, reason in book.refused.items()]
+
+
+def _contract_problems(name, stream):
+    """Every topic filter and field that is wrong; if none is, what is wrong between them."""
+    tries = [(f"streams.{name}.topics[{i}]", lambda topic=topic: check_filter(topic)) for i, topic in enumerate(stream.topics)]
+    tries += [(f"streams.{name}.fields.{field}", lambda field=field, f=f: _field(field, f)) for field, f in stream.fields.items()]
+    found = [(place, problem) for place, attempt in tries if (problem := _problem(attempt))]
+    if not found and (problem := _problem(lambda: _contract(name, stream))):
+        found.append((f"streams.{name}", problem))
+    return found
+
+
+def _problem(attempt):
+    try:
+        attempt()
+    except ConfigError as error:
+        return str(error)
+    return None

@@ -112,7 +112,7 @@ class Upstream:
         """For people and /metrics."""
         link = self._link
         return {
-            "where": link.where, "state": self.state, "connection": link.status, "error": self.error or link.last_error,
+            "where": link.where, "circuit": self.state, "connection": link.status, "error": self.error or link.last_error,
             "connects": link.connects, "failures": self._failures, "ack_timeouts": self.ack_timeouts,
             "in_flight": len(self._in_flight), "bytes_in_flight": self._bytes_in_flight,
             "lanes": {lane.name: lane.status(time_ns()) for lane in self._lanes},

@@ -50,7 +50,7 @@ params = { length = "1m", hop = "10s", fields = ["temp", "hum", "pres"], functio
 
 
 def memory(folder, quick):
-    """Resident memory with ten rules of nine kinds."""
+    """Resident memory with ten rules of seven kinds."""
     with Sink(folder, "hot") as sink, Gateway(folder / "memory", LISTENER + LANES.format(port=sink.port) + workload.STREAM + TEN_RULES) as gateway:
         calm = _resident(folder, gateway, RATE, 3 if quick else 20)
         full = _resident(folder, gateway, 0, 2 if quick else 15)

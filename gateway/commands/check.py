@@ -3,7 +3,7 @@
 import json
 import sys
 
-from gateway import config, rulebook
+from gateway import config, links, rulebook
 
 
 def add_arguments(parser):
@@ -21,9 +21,9 @@ def run(arguments):
     problems = []
     try:
         loaded = config.load(arguments.config)
-        problems = rulebook.problems(loaded)
+        problems = rulebook.problems(loaded) + links.problems(loaded)
     except config.Problems as error:
-        problems = error.items
+        problems = error.items + (rulebook.problems(error.sound) if error.sound else [])
     if arguments.json:
         print(json.dumps({"config": str(arguments.config), "problems": [{"place": p, "problem": w} for p, w in problems]}))
     else:

@@ -44,7 +44,7 @@ class Oracle:
         self.forgotten, self.old, self.acknowledged = None, {}, log.durable
 
     def drop_before(self, log, position):
-        self.gone_before = position
+        self.gone_before = max(self.gone_before, position)
         log.drop_before(position)
 
     def check(self, log, bytes_max=1 << 20):
