@@ -54,7 +54,7 @@ def wheel(sdist, tmp_path_factory):
     """The wheel that pip makes of the source distribution."""
     folder = tmp_path_factory.mktemp("wheel")
     with tarfile.open(sdist) as archive:
-        archive.extractall(folder, filter="data")
+        archive.extractall(folder)
     source, = folder.iterdir()
     call(sys.executable, "-m", "pip", "wheel", "-q", "--disable-pip-version-check", "--no-deps", "--no-build-isolation", "--no-index", "-w", folder, source, cwd=folder)
     return next(folder.glob("*.whl"))
