@@ -1,6 +1,6 @@
 """What the daemon does without: modules that libraries import and that this gateway never uses. Call before anything imports them.
 
-Measured at 6 MB of resident memory, of 40 that the daemon may have: OpenSSL where no table of the configuration has `tls` (hashlib then has Python's own
+A good part of the resident memory that `make bench` prints for the calm daemon: OpenSSL where no table of the configuration has `tls` (hashlib then has Python's own
 SHA-256), and the HTTP client that paho imports to look for proxies, which the gateway's own dialing does not use.
 """
 
