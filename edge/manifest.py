@@ -18,6 +18,7 @@ TYPES = {"f64": F64, "i64": I64, "bool": I64, "str": STR, "duration": I64, "fiel
 LIST_MAX = 1024
 TEXT_BYTES_MAX = 4096
 MANIFEST_BYTES_MAX = 64 << 10
+NAME = r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}"
 Type = Literal["f64", "i64", "bool", "str", "duration", "field"]
 
 
@@ -77,8 +78,17 @@ class Limits(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     output_bytes: int | None = None
 
 
+class Declared(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
+    """A field that the rule says it reads or puts out. What counts is the Plan; this is for people and tools, before anything runs."""
+
+    name: str
+    type: Literal["f64", "i64", "bool", "str", "time", "number", "any"]
+    optional: bool = False
+    unit: str = ""
+
+
 class Manifest(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
-    """See rules/ABI.md."""
+    """See rules/ABI.md. state: version of the bytes that tg_save gives and tg_migrate takes. key: name of the output's key field."""
 
     name: str
     version: int
@@ -87,6 +97,10 @@ class Manifest(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     drops: Literal["filtered", "duplicate"] = "filtered"
     parameters: list[Parameter] = []
     limits: Limits = Limits()
+    state: int = 1
+    inputs: list[Declared] = []
+    outputs: list[Declared] = []
+    key: str | None = None
 
     @classmethod
     def read(cls, text: bytes) -> "Manifest":
@@ -107,6 +121,10 @@ class Manifest(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
             raise ValueError(f"the rule was built for ABI {self.abi}, this gateway has ABI 1")
         if not 0 <= self.version < 2**31:
             raise ValueError(f"the manifest's version is {self.version}, must be a small whole number")
+        if not re.fullmatch(NAME, self.name):
+            raise ValueError(f"the manifest's name is {self.name[:80]!r}: a name has letters, digits, _ - . and at most 64 of them, and begins with no - or .")
+        if not 0 <= self.state < 2**31:
+            raise ValueError(f"the manifest's state is {self.state}, must be a small whole number")
         seen = set()
         for p in self.parameters:
             if p.name in seen:

@@ -16,12 +16,16 @@ from edge.manifest import Manifest
 ABI = 1
 MODULE_BYTES_MAX = 1 << 20
 MANIFEST_SECTION = b"tidegate.rule"
+CASES_SECTION = b"tidegate.cases"
+SIGNATURE_SECTION = b"tidegate.signature"
+CASES_BYTES_MAX = 128 << 10
+SIGNATURE_BYTES_MAX = 4096
 MAGIC = b"\0asm"
 PAGE = 65536
 I32, FUNCTION, MEMORY, GLOBAL = 0x7F, 0, 2, 3
 VALUE_TYPES = {0x7F: "i32", 0x7E: "i64", 0x7D: "f32", 0x7C: "f64", 0x7B: "v128"}
 FUNCTIONS = {"tg_abi": 0, "tg_alloc": 1, "tg_open": 1, "tg_process": 1}      # i32 arguments; each returns an i32
-OPTIONAL_FUNCTIONS = {"tg_migrate": 1}
+OPTIONAL_FUNCTIONS = {"tg_save": 0, "tg_migrate": 2}
 EXTERNAL = ("function", "table", "memory", "global", "tag")
 CUSTOM, TYPES, IMPORTS, FUNCTION_TYPES, MEMORIES, GLOBALS, EXPORTS = 0, 1, 2, 3, 5, 6, 7
 AFTER_EXPORTS = {8, 9, 10, 11, 12}
@@ -30,8 +34,10 @@ AFTER_EXPORTS = {8, 9, 10, 11, 12}
 class Module:
     """A checked module.
 
-    digest: SHA-256 of the bytes as they were given, hexadecimal. wasm: the bytes to compile, with every mutable global exported.
-    globals: export names of the mutable globals, in index order. memory_pages: the least memory it asks for, in pages of 64 KiB.
+    content: the bytes without the signature that may follow them; digest: their SHA-256, hexadecimal, so that a signed module is the same rule.
+    wasm: the bytes to compile, with every mutable global exported. globals: export names of the mutable globals, in index order.
+    memory_pages: the least memory it asks for, in pages of 64 KiB. cases: the text of its embedded samples, or "". signature: the last
+    section's bytes, or b"": not checked here. exports: names of the functions of rules/ABI.md that it has.
     Raises RuleError that says what is wrong with the module `name`.
     """
 
@@ -40,8 +46,13 @@ class Module:
         self.digest = hashlib.sha256(wasm).hexdigest()
         try:
             layout = Layout(wasm)
+            self.content, self.signature = layout.cut_signature()
+            self.digest = hashlib.sha256(self.content).hexdigest()
             layout.check_exports()
             self.manifest = Manifest.read(layout.manifest)
+            self.manifest_bytes = layout.manifest
+            self.cases = layout.cases_text()
+            self.exports = {name for name in (*FUNCTIONS, *OPTIONAL_FUNCTIONS) if name in layout.exports}
             self.memory_pages = layout.memory_pages
             self.globals = layout.mutable_names()
             self.wasm = layout.with_globals_exported()
@@ -108,7 +119,8 @@ class Layout:
         if wasm[4:8] != b"\1\0\0\0":
             kind = "a component; build a core module instead" if wasm[4:8] == b"\x0d\0\1\0" else f"version {wasm[4:8].hex()}; version 1 is supported"
             raise ValueError(f"the module is {kind}")
-        self.manifest = None
+        self.manifest = self.cases = None
+        self.signature_section = None    # (start of the section, start of its content, end)
         self.types, self.function_types = [], []
         self.memory_pages = None
         self.globals = []                # (value type, mutable)
@@ -134,10 +146,38 @@ class Layout:
                 self.sections_before_exports_end = r.at
 
     def _custom(self, r, start):
-        if r.bytes(r.number()) == MANIFEST_SECTION:
+        name = r.bytes(r.number())
+        if name == MANIFEST_SECTION:
             if self.manifest is not None:
                 raise ValueError("the module has two manifests (custom sections tidegate.rule)")
             self.manifest = r.bytes(r.end - r.at)
+        elif name == CASES_SECTION:
+            if self.cases is not None:
+                raise ValueError("the module has two sets of samples (custom sections tidegate.cases)")
+            self.cases = r.bytes(r.end - r.at)
+        elif name == SIGNATURE_SECTION:
+            if self.signature_section is not None or r.end != len(self.wasm):
+                raise ValueError("the module has a signature (custom section tidegate.signature) that is not the last thing in it: sign it again")
+            self.signature_section = (start, r.at, r.end)
+
+    def cut_signature(self) -> tuple[bytes, bytes]:
+        """The module without its signature, which is forgotten here, and the signature's bytes."""
+        signature = b""
+        if self.signature_section is not None:
+            start, content, end = self.signature_section
+            if end - content > SIGNATURE_BYTES_MAX:
+                raise ValueError(f"the signature has {end - content} bytes, the limit is {SIGNATURE_BYTES_MAX}")
+            signature, self.wasm, self.signature_section = self.wasm[content:end], self.wasm[:start], None
+        return self.wasm, signature
+
+    def cases_text(self) -> str:
+        """The embedded samples."""
+        if len(self.cases or b"") > CASES_BYTES_MAX:
+            raise ValueError(f"the samples (custom section tidegate.cases) have {len(self.cases)} bytes, the limit is {CASES_BYTES_MAX}")
+        try:
+            return (self.cases or b"").decode()
+        except UnicodeDecodeError:
+            raise ValueError("the samples (custom section tidegate.cases) are not UTF-8") from None
 
     def _types(self, r, start):
         for _ in range(r.number()):
@@ -260,6 +300,12 @@ class Layout:
             start = end = self.sections_before_exports_end
             body = _leb(len(missing)) + added
         return self.wasm[:start] + bytes([EXPORTS]) + _leb(len(body)) + body + self.wasm[end:]
+
+
+def with_section(wasm: bytes, name: bytes, content: bytes) -> bytes:
+    """The module with a custom section added behind it."""
+    body = _leb(len(name)) + name + content
+    return wasm + bytes([CUSTOM]) + _leb(len(body)) + body
 
 
 def _leb(n) -> bytes:

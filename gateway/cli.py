@@ -4,6 +4,7 @@ Exit status: 0 done, 1 the answer is no (a ledger that does not balance, a check
 """
 
 import argparse
+import difflib
 import importlib
 import os
 import sys
@@ -17,25 +18,64 @@ COMMANDS = {
     "status": "what the running gateway does",
     "ledger": "in = out + held back, by stream, rule and lane",
     "receive": "be the upstream end",
+    "rule": "write, test, upload and watch rules",
     "dead-letters": "events and batches that could not be processed",
     "buffer": "list, verify or export the logs on disk",
     "bench": "measure speed and size against their baselines",
     "version": "print versions",
 }
+AUTHOR_COMMANDS = {                  # of `tidegate rule`: on the laptop, rulec.commands.NAME
+    "new": "begin a rule: source, manifest, samples",
+    "build": "compile a rule's folder to one .wasm file",
+    "check": "what a module asks for and may do, and why it is refused if it is",
+    "test": "run a rule's samples in virtual time",
+    "bench": "nanoseconds an event, memory, size, compile time",
+    "replay": "run events that a gateway recorded through a rule",
+    "keygen": "make a key pair to sign rules with",
+    "sign": "sign a module",
+}
+FIELD_COMMANDS = {                   # of `tidegate rule`: on a running gateway, gateway.commands.rule_NAME
+    "push": "upload a module and run it",
+    "ls": "rules and versions of a gateway",
+    "show": "a rule or a version, whole",
+    "stats": "what each rule does and costs",
+    "logs": "what befell a rule: uploads, swaps, traps",
+    "set": "change parameters",
+    "enable": "let a rule work again",
+    "disable": "let events pass a rule by",
+    "diff": "where a shadow's output differs",
+    "promote": "let the shadow take over",
+    "rollback": "go back to the version before",
+    "rm": "remove a rule or a version",
+    "audit": "every decision on rules, and whether the record is whole",
+}
+RULE_COMMANDS = AUTHOR_COMMANDS | FIELD_COMMANDS
 
 
 def main(argv=None) -> int:
     """Entry point. Returns the exit status; expected errors become one line on standard error."""
     argv = sys.argv[1:] if argv is None else argv
+    if argv[:1] == ["rule"]:
+        return _dispatch("tidegate rule", RULE_COMMANDS, _rule_place, argv[1:])
+    return _dispatch("tidegate", COMMANDS, lambda name: f"gateway.commands.{name.replace('-', '_')}", argv)
+
+
+def _rule_place(name):
+    return f"rulec.commands.{name}" if name in AUTHOR_COMMANDS else f"gateway.commands.rule_{name}"
+
+
+def _dispatch(program, commands, place, argv):
+    """Run one of a table's commands; place: its name -> its module."""
     if not argv or argv[0] in ("-h", "--help", "help"):
-        print(_usage())
+        print(_usage(program, commands))
         return 0 if argv else 2
     name = {"--version": "version", "-V": "version"}.get(argv[0], argv[0])
-    if name not in COMMANDS:
-        print(f"tidegate: there is no command {name!r}; known are {', '.join(COMMANDS)}", file=sys.stderr)
+    if name not in commands:
+        near = difflib.get_close_matches(name, commands, 1)
+        print(f"{program}: there is no command {name!r}" + (f"; did you mean {near[0]}?" if near else f"; known are {', '.join(commands)}"), file=sys.stderr)
         return 2
-    command = importlib.import_module(f"gateway.commands.{name.replace('-', '_')}")
-    parser = argparse.ArgumentParser(prog=f"tidegate {name}", description=COMMANDS[name])
+    command = importlib.import_module(place(name))
+    parser = argparse.ArgumentParser(prog=f"{program} {name}", description=commands[name])
     command.add_arguments(parser)
     try:
         return command.run(parser.parse_args(argv[1:])) or 0
@@ -50,10 +90,10 @@ def main(argv=None) -> int:
         return 0
 
 
-def _usage():
-    width = max(map(len, COMMANDS))
-    lines = [f"  {name:{width}}  {what}" for name, what in COMMANDS.items()]
-    return "\n".join(["usage: tidegate COMMAND [ARGUMENTS]", "", *lines, "", "tidegate COMMAND --help says more."])
+def _usage(program, commands):
+    width = max(map(len, commands))
+    lines = [f"  {name:{width}}  {what}" for name, what in commands.items()]
+    return "\n".join([f"usage: {program} COMMAND [ARGUMENTS]", "", *lines, "", f"{program} COMMAND --help says more."])
 
 
 def entry():

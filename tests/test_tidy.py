@@ -12,7 +12,7 @@ from gateway import reference, spec
 ROOT = Path(__file__).resolve().parent.parent
 FILE_LINES_MAX = 420
 FUNCTION_LINES_MAX = 65
-MAY_IMPORT = {"edge": {"edge"}, "gateway": {"gateway", "edge", "tidegate_rules"}, "firmware_sim": {"firmware_sim"}, "rulec": {"rulec", "edge"},
+MAY_IMPORT = {"edge": {"edge"}, "gateway": {"gateway", "edge", "tidegate_rules"}, "firmware_sim": {"firmware_sim"}, "rulec": {"rulec", "edge", "tidegate_rules"},
               "tidegate_rules": set()}
 OURS = set(MAY_IMPORT)
 
@@ -24,7 +24,7 @@ def tracked():
 
 FILES = tracked()
 CODE = [f for f in FILES if f.suffix in (".py", ".pyx", ".pxd", ".c", ".h")]
-PACKAGES = {"edge": ROOT / "edge", "gateway": ROOT / "gateway", "firmware_sim": ROOT / "firmware-sim/firmware_sim", "tidegate_rules": ROOT / "rules/ready"}
+PACKAGES = {"edge": ROOT / "edge", "gateway": ROOT / "gateway", "firmware_sim": ROOT / "firmware-sim/firmware_sim", "tidegate_rules": ROOT / "rules/ready", "rulec": ROOT / "rules/rulec"}
 
 
 def relative(path):
