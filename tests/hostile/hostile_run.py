@@ -214,6 +214,9 @@ def run(seed, first, count, child_every):
         if growth > GROWTH_BYTES_MAX:
             it.broken.append(f"memory grew by {growth} bytes")
         quiet, beside = (statistics.quantiles(line.times, n=100)[98] for line in (it.without, it.with_it)) if len(it.with_it.times) > 10 else (1, 1)
+        for fate, least in (("quarantined", 0.03), ("ran", 0.1), ("refused: refused", 0.05)):
+            if count >= 200 and it.fates[fate] < least * count:
+                it.broken.append(f"only {it.fates[fate]} of {count} modules {fate}: this run tried too little")
         return {"seed": seed, "first": first, "modules": count, "fates": dict(it.fates), "overrun_ms": round(it.overrun_ns / 1e6, 1),
                 "p99_of_others_us": round(beside / 1e3, 1), "p99_without_us": round(quiet / 1e3, 1), "p99_ratio": round(beside / quiet, 3),
                 "growth_mb": round(growth / 1e6, 2), "seconds": round(time.monotonic() - began, 1), "binaryen": bool(hostile_modules.BINARYEN)}, it.broken
