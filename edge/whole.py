@@ -21,6 +21,11 @@ def read(disk, path, size_max) -> bytes:
 
 def replace(disk, path, data):
     """Put data in the place of the file at path. Durable on return. Raises OSError; then the file is the old one or the new one, whole."""
+    disk.close(replace_and_hold(disk, path, data))
+
+
+def replace_and_hold(disk, path, data) -> int:
+    """As replace(), and the new file's descriptor, to write on behind data."""
     fresh = path + FRESH
     try:
         disk.unlink(fresh)
@@ -32,10 +37,12 @@ def replace(disk, path, data):
         while offset < len(data):
             offset += disk.pwrite(fd, data[offset:], offset)
         disk.fdatasync(fd)
-    finally:
+        disk.rename(fresh, path)
+        disk.fsync_directory(path.rpartition("/")[0])
+    except OSError:
         disk.close(fd)
-    disk.rename(fresh, path)
-    disk.fsync_directory(path.rpartition("/")[0])
+        raise
+    return fd
 
 
 def seal(value) -> bytes:
