@@ -36,6 +36,19 @@ def problems(config) -> list[tuple[str, str]]:
     return []
 
 
+def signer(module, keys, required) -> str:
+    """The name of the known key that signed a module; "" when no signature is required and it has none, or one by a key that is not known.
+    Raises RuleError as verify() does: where a known key signed, the signature is right or the module is refused."""
+    if not required and (not module.signature or _known(module, keys) is None):
+        return ""
+    return verify(module, keys)
+
+
+def _known(module, keys):
+    wanted, _ = signature.parts(module)
+    return next((name for name, key in keys.items() if signature.key_id(key) == wanted), None)
+
+
 def verify(module, keys) -> str:
     """The name of the key that signed a module. Raises RuleError when it is not signed, by no known key, or changed since."""
     def refuse(why):
@@ -44,7 +57,7 @@ def verify(module, keys) -> str:
     if not module.signature:
         refuse("it is not signed: `tidegate rule sign` does that, and signing.keys names whose keys are good")
     wanted, signed = signature.parts(module)
-    name = next((name for name, key in keys.items() if signature.key_id(key) == wanted), None)
+    name = _known(module, keys)
     if name is None:
         refuse(f"it is signed by a key that this gateway does not know (key id {wanted.hex()}); known are {', '.join(keys) or 'none'}: see signing.keys")
     try:
