@@ -3,8 +3,8 @@
 import json
 import sys
 
-from edge.codec import json_rows
 from edge.errors import ConfigError, DiskError
+from edge.jsonlines import identified
 from edge.records import BATCH, DEAD, GAP, SCHEMA
 from edge.times import nanoseconds, timestamp
 from gateway.store import Store, add_place, plain
@@ -248,12 +248,7 @@ def _batch(store, record, arguments):
     batch = store.batch(record.stream, record.payload)
     if not _in_time(arguments, batch.received_ns):
         return
-    own = {f.name for f in batch.schema.fields}
-    identity = {"stream": batch.schema.stream, "received": timestamp(batch.received_ns)}
-    head = json.dumps({k: v for k, v in identity.items() if k not in own}, ensure_ascii=False, separators=(",", ":")).encode()[1:-1]
-    for sequence, row in enumerate(json_rows(batch), batch.first_sequence):
-        number = b"" if "sequence" in own else b'"sequence":%d' % sequence
-        yield b"{" + b",".join(filter(None, (head, number, row[1:-1]))) + b"}"
+    yield from identified(batch)
 
 
 _ROWS = {BATCH: _batch, DEAD: _letter}
