@@ -11,6 +11,7 @@ A slice is read from a directory or from a .tar of it, which is kept in memory. 
 
 import os
 import tarfile
+import zlib
 from typing import Any
 
 import msgpack
@@ -207,8 +208,8 @@ def _unpacked(path) -> Memory:
                 if size > ARCHIVE_BYTES_MAX:
                     raise ConfigError(f"{path}: holds more than {ARCHIVE_BYTES_MAX >> 30} GiB: unpack it and name the directory")
                 files["/".join(parts)] = archive.extractfile(member).read()
-    except (tarfile.TarError, OSError, EOFError, ValueError) as error:
-        raise ConfigError(f"{path}: is no archive of a slice: {error}") from None
+    except (tarfile.TarError, OSError, EOFError, ValueError, zlib.error) as error:
+        raise ConfigError(f"{path}: is no archive of a slice: {str(error).partition(chr(10))[0]}") from None
     settings = [name for name in files if name.rpartition("/")[2] == SETTINGS]
     if len(settings) != 1:
         raise ConfigError(f"{path}: is no slice: there is {'no' if not settings else 'more than one'} {SETTINGS} in it")
