@@ -43,4 +43,11 @@ def _c(rule):
         rule.source, "-o", output])
 
 
-LANGUAGES = {"sql": _sql, "c": _c}
+def _assemblyscript(rule):
+    compiler = toolchain.find("asc", rule.folder / "node_modules" / ".bin")
+    if compiler is None:
+        raise toolchain.missing("the AssemblyScript compiler", "npm install   (in the rule's folder; needs Node.js)")
+    return toolchain.compiled(rule.folder, lambda output: [compiler, rule.source, "--outFile", output])    # the folder's asconfig.json has the options
+
+
+LANGUAGES = {"sql": _sql, "c": _c, "assemblyscript": _assemblyscript}

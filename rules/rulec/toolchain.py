@@ -25,7 +25,7 @@ def missing(what, command) -> ConfigError:
 
 def find(program, *folders) -> str | None:
     """A program in one of these folders, then on the PATH."""
-    return shutil.which(program, path=os.pathsep.join(map(str, folders))) or shutil.which(program)
+    return shutil.which(program, path=os.pathsep.join(str(Path(folder).absolute()) for folder in folders)) or shutil.which(program)
 
 
 def run(command, folder):
