@@ -2,15 +2,19 @@
 
 import importlib.util
 import sys
+from pathlib import Path
 
-from edge.errors import RuleError
+from edge import samples
+from edge.errors import ConfigError, RuleError
 from edge.module import CASES_SECTION, MANIFEST_SECTION, Module, with_section
 from rulec import project, toolchain
 
 
 def build(folder) -> bytes:
-    """Raises ConfigError for rule.toml or a missing compiler, RuleError for the source, with the compiler's words."""
+    """Raises ConfigError for rule.toml, the samples or a missing compiler, RuleError for the source, with the compiler's words."""
     rule = project.load(folder)
+    if rule.cases:
+        samples.parse(rule.cases, str(rule.folder / project.CASES))
     wasm = LANGUAGES[rule.language](rule)
     if rule.language != "sql":
         wasm = _dressed(rule, wasm)
@@ -50,4 +54,20 @@ def _assemblyscript(rule):
     return toolchain.compiled(rule.folder, lambda output: [compiler, rule.source, "--outFile", output])    # the folder's asconfig.json has the options
 
 
-LANGUAGES = {"sql": _sql, "c": _c, "assemblyscript": _assemblyscript}
+def _rust(rule):
+    compiler = next((rustc for rustc in toolchain.every("rustc") if _has_wasm(rustc)), None)
+    if compiler is None:
+        raise toolchain.missing("a Rust compiler with the target wasm32-unknown-unknown", "rustup target add wasm32-unknown-unknown   (or from Debian: "
+                                "apt install rustc libstd-rust-dev-wasm32 lld)")
+    flags = (toolchain.sdk("rust") / "flags").read_text().split()
+    return toolchain.compiled(rule.folder, lambda output: [compiler, *flags, "--crate-name", "rule", rule.source, "-o", output])
+
+
+def _has_wasm(rustc):
+    try:
+        return any(Path(toolchain.run([rustc, "--print", "target-libdir", "--target", "wasm32-unknown-unknown"], ".")).glob("libstd-*"))
+    except (ConfigError, RuleError):
+        return False
+
+
+LANGUAGES = {"sql": _sql, "c": _c, "assemblyscript": _assemblyscript, "rust": _rust}

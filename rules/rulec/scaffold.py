@@ -10,7 +10,7 @@ from rulec.project import CASES, FILE
 
 TEMPLATES = Path(__file__).parent / "templates"
 ENDINGS = {"sql": "sql", "c": "c", "assemblyscript": "ts", "rust": "rs"}
-SDK_FILES = {"assemblyscript": ["edge_rule.ts"]}        # that stand beside the source
+SDK_FILES = {"assemblyscript": ["edge_rule.ts"], "rust": ["edge_rule.rs"]}        # that stand beside the source
 TOOLCHAINS = {
     "sql": "SQL needs no other tool.",
     "c": "C needs one: `pip install ziglang==0.17.1`",

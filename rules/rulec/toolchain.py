@@ -28,6 +28,12 @@ def find(program, *folders) -> str | None:
     return shutil.which(program, path=os.pathsep.join(str(Path(folder).absolute()) for folder in folders)) or shutil.which(program)
 
 
+def every(program) -> list[str]:
+    """All programs of this name on the PATH, in its order."""
+    found = (shutil.which(program, path=folder) for folder in os.environ.get("PATH", os.defpath).split(os.pathsep) if folder)
+    return [path for path in found if path]
+
+
 def run(command, folder):
     """Run a compiler. Raises RuleError with all that it said."""
     try:

@@ -98,7 +98,7 @@ def test_state_survives_a_restart_in_every_language(language, built, cache):
     assert list(outputs(built(language), cache, 7, restart_at=20)) == list(outputs(built(language), cache, 7))
 
 
-@pytest.mark.parametrize("language", ENDINGS)
+@pytest.mark.parametrize("language", ["sql", "c", *(pytest.param(slow, marks=pytest.mark.slow) for slow in ("assemblyscript", "rust"))])
 def test_a_build_is_the_same_from_another_folder(language, built, tmp_path):
     module, again = built(language), _build(tmp_path / "another", language)
     assert again.content == module.content
