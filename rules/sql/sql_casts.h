@@ -72,6 +72,11 @@ TG_FN bool sql_word(sql_scan s, const char *word) {       /* the rest is the wor
     return s.at == s.end && !*word;
 }
 
+/* A _ between two digits. */
+TG_INLINE void sql_take_gap(sql_scan *s) {
+    if (s->end - s->at >= 2 && *s->at == '_' && (uint8_t)(s->at[-1] - '0') < 10 && (uint8_t)(s->at[1] - '0') < 10) s->at++;
+}
+
 /* [+-]digits[.digits][e[+-]digits], single _ between digits: the 40 first significant digits, 0.d1d2... * 10^point. */
 typedef struct { char digits[40]; uint32_t n; int32_t point; bool negative; } sql_decimal;
 TG_FN bool sql_read_decimal(sql_scan s, sql_decimal *d) {
@@ -80,7 +85,7 @@ TG_FN bool sql_read_decimal(sql_scan s, sql_decimal *d) {
     if (!d->negative) sql_take(&s, '+');
     for (;; s.at++) {
         if (!fraction && sql_take(&s, '.')) fraction = true;
-        if (any && s.at < s.end && *s.at == '_' && (uint8_t)(s.at[-1] - '0') < 10) { s.at++; if (!sql_digit(&s)) return false; }
+        if (any) sql_take_gap(&s);
         if (!sql_digit(&s)) break;
         any = true;
         if (d->n || *s.at != '0') {
@@ -94,7 +99,7 @@ TG_FN bool sql_read_decimal(sql_scan s, sql_decimal *d) {
         int32_t power = 0;
         if (!minus) sql_take(&s, '+');
         if (!sql_digit(&s)) return false;
-        for (; sql_digit(&s); s.at++) if (power < 1000000) power = 10 * power + (*s.at - '0');
+        for (; sql_digit(&s); s.at++, sql_take_gap(&s)) if (power < 1000000) power = 10 * power + (*s.at - '0');
         d->point += minus ? -power : power;
     }
     return s.at == s.end;

@@ -15,8 +15,10 @@ TG_INLINE int32_t sql_f64_order(double a, double b) {
 
 double SQL(sql_f64_exp)(double x) { return exp(x); }
 double SQL(sql_f64_ln)(double x) { return log(x); }
-double SQL(sql_f64_log10)(double x) { return log10(x); }
-double SQL(sql_f64_log2)(double x) { return log2(x); }
+/* As they are linked, log10 and log2 lose digits below the normal doubles. */
+TG_INLINE bool sql_is_tiny(double x) { return x > 0 && x < 0x1p-1022; }
+double SQL(sql_f64_log10)(double x) { return sql_is_tiny(x) ? log10(x * 0x1p54) - 16.255619765854984 : log10(x); }
+double SQL(sql_f64_log2)(double x) { return sql_is_tiny(x) ? log2(x * 0x1p54) - 54 : log2(x); }
 double SQL(sql_f64_pow)(double x, double y) { return pow(x, y); }
 double SQL(sql_f64_mod)(double x, double y) { return fmod(x, y); }   /* the sign of x; exact */
 
@@ -26,15 +28,24 @@ TG_INLINE double sql_half_away(double x) {
 }
 double SQL(sql_f64_round)(double x) { return sql_is_finite(x) ? sql_half_away(x) : x; }
 
-/* DuckDB's way, so that its results are ours: scale, round, scale back in doubles. */
+/* What x * y lost when it was rounded to a double (Dekker 1971); |x|, |y| < 2^996. */
+TG_INLINE double sql_lost(double x, double y) {
+    double a = x * 134217729, b = y * 134217729, x1 = a - (a - x), y1 = b - (b - y), x2 = x - x1, y2 = y - y1;
+    return x2 * y2 - (((x * y - x1 * y1) - x2 * y1) - x1 * y2);
+}
+/* DuckDB's way, so that its results are ours: scale, round, scale back; a half that only the scaling made is none (1.005, 2 gives 1.0). */
 double SQL(sql_f64_round_to)(double x, int64_t digits) {
     double scale = 1, r;
-    int64_t n = digits < 0 ? (digits < -400 ? 400 : -digits) : (digits > 400 ? 400 : digits);
+    int64_t n = digits < -400 || digits > 400 ? 400 : digits < 0 ? -digits : digits;
     if (n <= 22) while (n-- > 0) scale *= 10;             /* exact up to 10^22 */
     else scale = pow(10, (double)n);
     if (digits < 0) r = sql_half_away(x / scale) * scale;
-    else r = sql_half_away(x * scale) / scale;
-    return sql_is_finite(r) ? r : digits < 0 ? 0 : x;
+    else {
+        double scaled = x * scale, whole = __builtin_trunc(scaled);
+        bool tie = __builtin_fabs(scaled - whole) == 0.5 && sql_lost(x, scale) * scaled < 0;
+        r = (tie ? whole : sql_half_away(scaled)) / scale;
+    }
+    return sql_is_finite(r) ? r : x;
 }
 
 int32_t SQL(sql_i64_add)(int64_t a, int64_t b, int64_t *out) { int64_t r; return !__builtin_add_overflow(a, b, &r) && (*out = r, 1); }
