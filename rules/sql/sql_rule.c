@@ -3,7 +3,6 @@
    sql_query with the strings of the query stands where the heap would begin, the heap behind it. So no linker is needed.
 
    Functions and constants that the compiler needs are exported; it takes their exports away again, and the code of those that the query does not use. */
-#define SQL(name) __attribute__((export_name(#name), used, noinline)) name
 #define SQL_FROM_QUERY(name) extern __attribute__((import_module("sql"), import_name(#name)))
 #define SQL_CONSTANT(name, value) unsigned SQL(name)(void) { return (unsigned)(value); }
 
