@@ -13,6 +13,7 @@ from edge.errors import ConfigError, RuleError
 from edge.manifest import Parameter
 from edge.module import CASES_SECTION, MANIFEST_SECTION, Module
 from rulec.sql import aggregates, query, rows, windows
+from rulec.sql.binding import EVENT_TIME
 from rulec.sql.code import Code, i32
 from rulec.sql.dialect import Source
 from rulec.sql.table import PARAMETER_KINDS, Table
@@ -44,7 +45,7 @@ def compile(text, *, schema, name, optional=(), version=1, summary="", parameter
         source.refuse(tree, f"a {'window' if bound.windowed else 'key'} would take {sum(sizes)} bytes, {STATE_BYTES_MAX} at most: split it into rules")
     own_names = {p["name"] for p in given}
     given += [p for p, wanted in ((MAX_KEYS, bound.form != query.SINGLE), (MAX_WINDOWS, bound.windowed)) if wanted and p["name"] not in own_names]
-    kinds = {f.name: f.kind for f in schema.fields}
+    kinds = {EVENT_TIME: "time"} | {f.name: f.kind for f in schema.fields}
     table = Table(made, bound)
     own = {"rows": rows.rows(made, table, bound, offsets)}
     if bound.windowed:
@@ -92,7 +93,7 @@ def _fields(bound, schema, kinds, optional):
     def field(name, kind, unit):
         return {"name": name, "type": kind, **({"optional": True} if name in optional else {}), **({"unit": unit} if unit else {})}
 
-    inputs = [field(n, kinds[n], units[n]) for n in bound.inputs]
+    inputs = [field(n, kinds[n], units[n]) for n in bound.inputs if n != EVENT_TIME]
     outputs = [{"name": n, "type": kind} for n, kind, _ in bound.outputs]
     key = bound.outputs[bound.key][0] if bound.key is not None else None
     return {"inputs": inputs, "outputs": outputs, **({"key": key} if key else {})}

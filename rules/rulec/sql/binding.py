@@ -15,6 +15,15 @@ UNITS_NS = {"NANOSECOND": 1, "MICROSECOND": 10**3, "MILLISECOND": 10**6, "SECOND
             "DAY": 86400 * 10**9, "WEEK": 7 * 86400 * 10**9}
 SIZE_MAX = 5000                      # nodes of an expression, each name written out: bounds time and code
 TYPES = {"DOUBLE": "f64", "BIGINT": "i64", "BOOLEAN": "bool", "VARCHAR": "str", "TEXT": "str", "TIMESTAMP": "time"}
+EVENT_TIME = "$time"                 # the input; a stream whose contract names none calls it `time`
+_INSTEAD = {
+    "IntDiv": "write CAST(trunc(a / b) AS BIGINT)", "AtTimeZone": "times are UTC: add or take away an INTERVAL", "Collate": "texts compare by their bytes: leave it out",
+    **dict.fromkeys(("Array", "Struct", "JSONExtract", "JSONExtractScalar", "Bracket", "Dot", "Map", "Tuple"), "a field holds one value: give each part a field in the contract"),
+    **dict.fromkeys(("BitwiseAnd", "BitwiseOr", "BitwiseXor", "BitwiseNot", "BitwiseLeftShift", "BitwiseRightShift"), "write / and % with powers of 2, or a C rule"),
+    "Parameter": "a parameter is written :name", "Star": "* stands alone in SELECT, or in count(*)", "Alias": "AS stands behind a whole expression of SELECT",
+    "Window": "LAG(x) and CHANGED(x) work by key without OVER", "Distinct": "DISTINCT is only for count(DISTINCT x)",
+    "Any": "write x IN (1, 2, 3)", "All": "write x NOT IN (1, 2, 3)",
+}
 _BINARY = {exp.Add: "+", exp.Sub: "-", exp.Mul: "*", exp.Div: "/", exp.Mod: "%", exp.DPipe: "||"}
 _COMPARE = {exp.EQ: "=", exp.NEQ: "<>", exp.LT: "<", exp.LTE: "<=", exp.GT: ">", exp.GTE: ">="}
 
@@ -28,6 +37,9 @@ class Binder:
     def __init__(self, source, schema, parameters, windowed):
         self.source, self.schema, self.windowed = source, schema, windowed
         self.kinds = {f.name: f.kind for f in schema.fields}
+        if schema.time is None:
+            self.kinds.setdefault("time", "time")
+        self._implicit_time = schema.time is None and "time" not in (f.name for f in schema.fields)
         self.parameter_types = parameters
         self.aliases = {}
         self.inputs, self.parameters, self.memories, self.slots = [], [], [], []
@@ -62,7 +74,7 @@ class Binder:
             return self.compare(tree, _COMPARE[kind], self._bind(tree.this), self._bind(tree.expression))
         method = getattr(self, f"_{kind.__name__.lower()}", None)
         if method is None:
-            self.source.refuse(tree, f"{kind.__name__} is not supported; {SEE}")
+            self.source.refuse(tree, f"{kind.__name__} is not supported; {_INSTEAD.get(kind.__name__, SEE)}")
         return method(tree)
 
     def _anonymous(self, tree):
@@ -97,6 +109,8 @@ class Binder:
 
     def _placeholder(self, tree):
         name = tree.name
+        if name in ("", "?"):
+            self.source.refuse(tree, "a parameter has a name: write :limit, and declare it in rule.toml")
         if name not in self.parameter_types:
             near = difflib.get_close_matches(name, self.parameter_types, 1)
             hint = f"did you mean :{near[0]}?" if near else f"declare it in rule.toml: [parameters.{name or 'limit'}] type = \"f64\" default = ..."
@@ -131,14 +145,17 @@ class Binder:
         if name in self.kinds:
             if self.place == WINDOW:
                 return self._group_field(tree, name)
-            if name not in self.inputs:
-                self.inputs.append(name)
-            return Node("field", self.kinds[name], (), self.inputs.index(name))
+            read = EVENT_TIME if name == "time" and self._implicit_time else name
+            if read not in self.inputs:
+                self.inputs.append(read)
+            return Node("field", self.kinds[name], (), self.inputs.index(read))
         if name in self.aliases and not self._in_alias and self.place != ARGUMENT:
             self._in_alias = True
             bound = self._bind(self.aliases[name])
             self._in_alias = False
             return bound
+        if name in self.aliases and self._in_alias:
+            self.source.refuse(tree, f"{name} is an output, used in another output that is used elsewhere: write its expression here")
         near = difflib.get_close_matches(name, self.kinds, 1)
         what = f"did you mean {near[0]}?" if near else "give it a window: GROUP BY ..., TUMBLE(ts, INTERVAL '10' SECOND)" if name.startswith("window_") else \
             f"it has {', '.join(f'{n} {k}' for n, k in self.kinds.items())}"

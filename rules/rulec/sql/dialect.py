@@ -107,7 +107,7 @@ class Source:
             trees = Streaming().parse(self.text)
         except SqlglotError as error:
             first = (getattr(error, "errors", None) or [{}])[0]
-            self.refuse(self._offset(first), f"this is not SQL: {str(first.get('description') or error).splitlines()[0].rstrip('. ')}; see docs/rules/sql.md")
+            self.refuse(self._offset(first), f"this is not SQL: {_described(first, error)}; see docs/rules/sql.md")
         except (RecursionError, ArithmeticError, LookupError, TypeError, ValueError, AttributeError, AssertionError) as error:
             self.refuse(found[0].start, f"this is not SQL that can be read ({type(error).__name__}); see docs/rules/sql.md")
         if len(trees) != 1 or not isinstance(trees[0], exp.Select):
@@ -155,7 +155,7 @@ class Source:
                 self.refuse(token.start, "subqueries are not supported: make the inner SELECT a rule and let this one read its output")
             if word in REFUSED and self._stands(word, found[i + 1 :]):
                 self.refuse(token.start, f"{word} is not supported: {REFUSED[word]}")
-            if word == "DISTINCT" and before != T.L_PAREN:
+            if word == "DISTINCT" and before not in (T.L_PAREN, T.IS, T.NOT):
                 self.refuse(token.start, "DISTINCT is only for count(DISTINCT x); to drop repeated events use CHANGED(x) or the ready-made rule `dedup`")
         if found[0].text.upper() != "SELECT":
             self.refuse(found[0].start, f"a rule begins with SELECT, not with {found[0].text[:40]}; {STATEMENTS}")
@@ -164,6 +164,17 @@ class Source:
     def _stands(word, after):
         following = _WORDS.get(word)
         return following is None or (after and after[0].text.upper() == following)
+
+
+def _described(first, error) -> str:
+    """What sqlglot says, without the names of its classes."""
+    said = str(first.get("description") or error).splitlines()[0]
+    incomplete = re.match(r"Required keyword: '\w+' missing for <class '[\w.]*?(\w+)'>", said)
+    if incomplete:
+        return f"{incomplete[1].upper()} is not complete"
+    if "Unexpected token" in said:
+        return f"{first.get('highlight') or 'this'} is not expected here"
+    return said.split(" but got")[0].rstrip(". ")
 
 
 def position(node) -> int:

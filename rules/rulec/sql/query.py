@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 
 from sqlglot import exp
 
-from rulec.sql.binding import Binder
+from rulec.sql.binding import EVENT_TIME, Binder
 from rulec.sql.calls import ROW, WINDOW
 from rulec.sql.dialect import WINDOWED
 from rulec.sql.nodes import WORDS, Node
@@ -14,6 +14,7 @@ FORMS = {"tumble": TUMBLE, "hop": HOP, "session": SESSION}
 ARGUMENTS = {"tumble": "the event time and a length: TUMBLE(ts, INTERVAL '10' SECOND)", "hop": "the event time, a hop and a length: HOP(ts, INTERVAL '1' SECOND, INTERVAL '10' SECOND)",
              "session": "the event time and a gap: SESSION(ts, INTERVAL '30' SECOND)"}
 PER_EVENT_MAX = 64                   # windows that an event is in
+CLAUSES = {"joins": "a rule reads one stream: join upstream, or let a rule read this rule's output", "hint": "hints have no meaning here"}
 READ = ("expressions", "from_", "where", "group", "having", "kind")
 
 
@@ -69,7 +70,8 @@ def _check_clauses(source, tree, schema):
     for name, part in tree.args.items():
         if part and name not in READ:
             where = part[0] if isinstance(part, list) else part
-            source.refuse(where if isinstance(where, exp.Expression) else tree, f"{name.strip('_').upper()} is not supported; a rule is SELECT ... FROM ... WHERE ... GROUP BY ... HAVING ...")
+            source.refuse(where if isinstance(where, exp.Expression) else tree,
+                          CLAUSES.get(name, f"{name.strip('_').upper()} is not supported; a rule is SELECT ... FROM ... WHERE ... GROUP BY ... HAVING ..."))
     if tree.args.get("kind"):
         source.refuse(tree, "SELECT AS is not supported: name the fields")
     table = tree.args["from_"].this if tree.args.get("from_") else None
@@ -139,20 +141,18 @@ def _outputs(source, binder, query, tree, schema):
         if isinstance(item, exp.Star):
             if query.windowed or any(item.args.values()):
                 source.refuse(item, "* stands for the fields of single events: in a window name the key and aggregates" if query.windowed else "* takes no EXCEPT or REPLACE: name the fields")
-            for name in binder.kinds:
+            for name in (f.name for f in schema.fields):
                 _output(source, query, item, name, binder.bind(exp.column(name), ROW))
             continue
         inner = item.this if isinstance(item, exp.Alias) else item
         if isinstance(item, exp.Alias) and not item.alias or not isinstance(item, (exp.Alias, exp.Column)):
             source.refuse(item, f"give it a name: {item.sql()[:60]} AS {_suggestion(item)}")
         _output(source, query, item, item.alias if isinstance(item, exp.Alias) else item.name, binder.bind(inner, place))
-    names = [name for name, _, _ in query.outputs]
     ends = [i for name in ("window_end", "window_start") for i, (_, _, node) in enumerate(query.outputs) if node.op == name]
     fields = {binder.inputs[node.value]: i for i, (_, _, node) in reversed(list(enumerate(query.outputs))) if node.op == "field"}
     keys = [i for i, (_, _, node) in enumerate(query.outputs) if node.op == "key"]
     query.key = keys[0] if keys else fields.get(schema.key)
-    query.time = ends[0] if ends else fields.get(schema.time)
-    assert len(names) == len(set(names))
+    query.time = ends[0] if ends else fields.get(schema.time or EVENT_TIME)
 
 
 def _suggestion(item):
