@@ -12,7 +12,7 @@
 //     export { tg_abi, tg_alloc, tg_open, tg_process } from "./edge_rule";
 //
 // open() runs once: parameters, inputs, outputs, reject(). Filter: passes(row). Keyed<State>: use(row, state) for each event with what is
-// kept of its key, onWatermark(state, time) as the timer. Windowed<Tally>: counts(row), add(row, tally), close(start, end, tally).
+// kept of its key, onWatermark(state, time) as the timer. Windowed<Tally>: add(row, tally), close(start, end, tally). Both: counts(row).
 // A row that is null in an input is not shown but counted as ignored, unless the input was asked for with NULLS. Compile with --use abort=.
 // The state survives a restart of the gateway; another version does not take it over, but is warmed up from the journal.
 
@@ -207,12 +207,13 @@ export abstract class Keyed<S> extends Rule {
   private oldest: Key<S> | null = null; private newest: Key<S> | null = null;
   abstract use(row: u32, state: S): void;
   abstract onWatermark(state: S, watermark: i64): void;
+  counts(row: u32): bool { return true; }                 // it is as if other events were not there
 
   process(): void {
     const key = keyInput(), keyed = key.found != ANY, codes: u32 = keyed ? key.words : 1;
     this.slots = new Array<Key<S> | null>(codes);
     for (let r: u32 = 0; r < rowsIn(); r++) {
-      if (!isUsable(r)) continue;
+      if (!isUsable(r) || !this.counts(r)) continue;
       const code = keyed ? key.code(r) : 0, k = this.slots[code], at = k != null ? k : this.touch(code, keyed ? key.word(code) : "");
       this.key = at.name;
       this.use(r, at.state);
@@ -261,7 +262,6 @@ export abstract class Windowed<T> extends Keyed<Windows<T>> {
   time: Input = NOTHING;
   abstract add(row: u32, tally: T): void;
   abstract close(start: i64, end: i64, tally: T): void;
-  counts(row: u32): bool { return true; }                 // other events neither open a window nor are late
   windowEvery(length: i64): void {                        // in open(); nanoseconds
     if (length < 1) reject("the window's length must be above 0");
     this.length = length;
@@ -269,7 +269,6 @@ export abstract class Windowed<T> extends Keyed<Windows<T>> {
     keyInput();
   }
   use(row: u32, state: Windows<T>): void {
-    if (!this.counts(row)) return;
     const t = this.time.i64(row), into = t % this.length, start = t - (into < 0 ? into + this.length : into);
     if (t < -(1 << 62) || t > 1 << 62) { ignore(); return; }
     if (start + this.length <= state.closed) { late(row); return; }

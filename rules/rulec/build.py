@@ -1,6 +1,7 @@
 """From a rule's folder to its module: one file with manifest and samples inside. The same folder gives the same bytes, wherever it lies."""
 
 import importlib.util
+import json
 import sys
 from pathlib import Path
 
@@ -31,11 +32,11 @@ def _dressed(rule, wasm):
 
 
 def _sql(rule):
-    from rulec.sql.compile import compile
+    from rulec.sql import compile
 
-    m = rule.manifest
-    return compile(project.read(rule.folder / rule.source), schema=rule.schema, optional=rule.optional, name=m.name, version=m.version, summary=m.summary,
-                   parameters=m.parameters, limits=m.limits, state=m.state, cases=rule.cases)
+    said = json.loads(rule.manifest_bytes())
+    return compile(project.read(rule.folder / rule.source), schema=rule.schema, optional=rule.optional, name=said["name"], version=said["version"],
+                   summary=said["summary"], parameters=said["parameters"], limits=said.get("limits"), cases=rule.cases)
 
 
 def _c(rule):

@@ -201,6 +201,7 @@ impl<F: Filter> Rule for Filtering<F> {
 pub trait Keyed: Sized {
     type State: Default;
     fn open(plan: &mut Plan) -> Result<Self, String>;
+    fn counts(&self, _e: &Event) -> bool { true }                                          // it is as if other events were not there
     fn each(&mut self, e: &Event, key: &str, state: &mut Self::State, answer: &mut Answer);
     fn on_watermark(&mut self, watermark: i64, key: &str, state: &mut Self::State, answer: &mut Answer);
 }
@@ -251,8 +252,8 @@ impl<K: Keyed> Rule for ByKey<K> {
         self.slots.clear();
         self.slots.resize(codes as usize, None);
         for row in 0..batch.rows() {
-            if !answer.is_usable(row) { continue; }
             let e = Event { batch, row };
+            if !answer.is_usable(row) || !self.rule.counts(&e) { continue; }
             let code = if keyed { e.code(key) } else { 0 };
             let k = match self.slots[code as usize] { Some(k) => k, None => self.touch(code, name_of(code), answer) };
             let one = self.keys[k].as_mut().unwrap();
@@ -274,7 +275,7 @@ pub trait Windowed: Sized {
     type Tally: Default;
     fn open(plan: &mut Plan) -> Result<Self, String>;
     fn length(&self) -> i64;                                                               // nanoseconds
-    fn counts(&self, _e: &Event) -> bool { true }                                          // other events neither open a window nor are late
+    fn counts(&self, _e: &Event) -> bool { true }
     fn add(&mut self, e: &Event, tally: &mut Self::Tally);
     fn close(&mut self, key: &str, start: i64, end: i64, tally: &Self::Tally, answer: &mut Answer);
 }
@@ -289,8 +290,8 @@ impl<W: Windowed> Keyed for Windowing<W> {
         if rule.length() < 1 { return Err("the window's length must be above 0".to_string()); }
         Ok(Windowing { rule, time })
     }
+    fn counts(&self, e: &Event) -> bool { self.rule.counts(e) }
     fn each(&mut self, e: &Event, _key: &str, state: &mut Self::State, answer: &mut Answer) {
-        if !self.rule.counts(e) { return; }
         let (t, length) = (e.i64(self.time), self.rule.length());
         if !(-(1 << 62)..=1 << 62).contains(&t) { answer.ignore(); return; }
         let start = t - t.rem_euclid(length);
