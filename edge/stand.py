@@ -46,7 +46,6 @@ class Stand:
             raise ConfigError(f"the stream and the rule are both called {name}; name the stream otherwise")
         self._make_rule = lambda: Rule(name, module, params, contract.schema, cache=cache, limits=limits)
         self._make_watermarks = lambda: Watermarks(lateness_ns, idle_ns, skew_ns, FORGET_NS)
-        self._lateness_ns, self._idle_ns = lateness_ns, idle_ns
         self._contract, self._every_tick = contract, every_tick
         self._decoder = Decoder(contract)
         self._intake = Intake(Topics())
@@ -98,20 +97,24 @@ class Stand:
         self._go_on(to_ns)
         self._tick(to_ns)
 
-    def silence(self, key, until_ns):
-        """Advance until the watermark of a key stands at until_ns. key: its bytes, b"" where the stream has none. Raises ConfigError."""
-        who = f"key {key.decode()!r}" if key else "the stream"
-        found = self._input.watermarks.watermark(key)
+    def force(self, key, to_ns):
+        """The watermark of one key goes on to to_ns, if it is not there already; the clock and the other keys stay. key: its bytes, b"" where
+        the stream has none. Raises ConfigError for a key that is not known."""
+        kept = self._input.watermarks
+        found = kept.watermark(key)
         if found is None:
-            raise ConfigError(f"no event of {who} has come, or it is forgotten; it has no watermark")
-        if found > until_ns:
-            raise ConfigError(f"the watermark of {who} stands at {moment(found)} already")
-        if found < until_ns:
-            latest, received = next((latest, received) for name, latest, received, _ in self._keys() if name == key)
-            silence = until_ns - latest + self._lateness_ns + self._idle_ns
-            if silence > FORGET_NS:
-                raise ConfigError(f"{who} is forgotten after 24 h of silence, before its watermark is there; write ADVANCE 25h to see that")
-            self.advance(max(received + silence, self.now_ns))
+            raise ConfigError(f"no event of {f'key {key.decode()!r}' if key else 'the stream'} has come, or it is forgotten; it has no watermark")
+        if found >= to_ns:
+            return
+        alone = Watermarks(0, 0, 0, FORGET_NS)               # the key as if it had been silent for just long enough
+        alone.load(msgpack.packb([kept.merged_ns, [(key, to_ns - 1, self.now_ns - 1, found)]]))
+        batch = alone.tick(self._contract.schema, self.now_ns)
+        if self._contract.key:
+            batch.watermark_ns = kept.merged_ns
+        kept.load(msgpack.packb([kept.merged_ns, [(*row[:3], to_ns if row[0] == key else row[3]) for row in self._keys()]]))
+        self._input.watermarks = _Once(batch)
+        self.pipeline.tick(self.now_ns)
+        self._input.watermarks = kept
 
     def restart(self):
         """Checkpoint, and a new pipeline with a new instance of the rule that goes on from it. Raises RuleError when its state did not come along."""
@@ -225,3 +228,13 @@ class Stand:
     def _keys(self):
         """(name, latest event time, last receive time, watermark) of each key."""
         return [(bytes(name), *rest) for name, *rest in msgpack.unpackb(self._input.watermarks.dump())[1]]
+
+
+class _Once:
+    """Stands in for a stream's Watermarks in one tick."""
+
+    def __init__(self, batch):
+        self._batch = batch
+
+    def tick(self, schema, received_ns):
+        return self._batch

@@ -145,7 +145,7 @@ def _step(stand, lines):
     elif word == "ADVANCE":
         stand.advance(stand.now_ns + value)
     elif word == "WATERMARK":
-        stand.silence((value[0] or "").encode(), value[1])
+        stand.force((value[0] or "").encode(), value[1])
     elif word == "RESTART":
         stand.restart()
 

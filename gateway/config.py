@@ -5,6 +5,7 @@ from pathlib import Path
 
 from edge import tables
 from edge.errors import ConfigError
+from edge.signature import is_public_key
 from gateway import spec
 from gateway.units import Duration, Size
 
@@ -101,6 +102,9 @@ def _relate(data, problems):
             _topic_template(f"lanes.{name}.topic", lane["topic"], problems)
     if lanes and "upstream" not in data:
         problems.append(("upstream", "is missing: lanes need an [upstream] with the host of a broker"))
+    signing = _table(data, "signing")
+    if signing.get("policy") == "required" and not _table(signing, "keys"):
+        problems.append(("signing.keys", 'is missing: with policy = "required" and no key no rule could be pushed; `tidegate rule keygen` makes one'))
     for end in ("listener", "broker", "upstream"):
         tls = _table(_table(data, end), "tls")
         if ("cert" in tls) != ("key" in tls):
@@ -137,6 +141,7 @@ def _resolve_paths(config, base):
     for rule in config.rules.values():
         if rule.module.endswith(".wasm"):
             rule.module = absolute(rule.module)
+    config.signing.keys = {name: key if is_public_key(key) else absolute(key) for name, key in config.signing.keys.items()}
     for end in (config.listener, config.broker, config.upstream):
         if end is None:
             continue

@@ -111,6 +111,10 @@ class Broker(Link, forbid_unknown_fields=True):
 class Upstream(Link, forbid_unknown_fields=True):
     """The broker (or tidegate receive) that takes what the lanes send, by MQTT QoS 1."""
 
+    manage: bool = False
+
+    DOCS = Link.DOCS | {"manage": "true: also take requests on tidegate/NAME/manage/in, to upload rules and watch them: see docs/management.md"}
+
 
 class FieldSpec(Struct, forbid_unknown_fields=True, rename={"from_": "from"}):
     """One field of a stream. A bare string stands for its type: temp = "f64"."""
@@ -234,6 +238,18 @@ class Metrics(Struct, forbid_unknown_fields=True):
     DOCS = {"port": "on 127.0.0.1"}
 
 
+class Signing(Struct, forbid_unknown_fields=True):
+    """Whose rules may be pushed. Rules of this file are not asked for a signature."""
+
+    policy: Literal["required", "optional"] = "optional"
+    keys: dict[Name, str] = {}
+
+    DOCS = {
+        "policy": "required: only what one of the keys signed; optional: what is signed must be signed well",
+        "keys": "name = the public key that `tidegate rule keygen` prints, or the path of its .pub file",
+    }
+
+
 class Config(Struct, forbid_unknown_fields=True):
     """A gateway's whole configuration."""
 
@@ -246,6 +262,7 @@ class Config(Struct, forbid_unknown_fields=True):
     lanes: dict[Name, Lane] = {}
     journal: Journal = field(default_factory=Journal)
     metrics: Metrics | None = None
+    signing: Signing = field(default_factory=Signing)
 
     DOCS = {
         "streams": "the streams by name",
@@ -257,6 +274,7 @@ class Config(Struct, forbid_unknown_fields=True):
         "lanes": "the routes upstream by name",
         "journal": "sizes of the logs",
         "metrics": "off unless given",
+        "signing": "whose rules may be pushed",
     }
 
 

@@ -63,7 +63,7 @@ def test_each_example_of_an_error_message_can_be_read():
     ("PARAM length", 1, "needs a name, = and a value"),
     ("LATENESS 2 sec", 1, 'such as "10s"'),
     (CASE + "AT soon", 8, "is no time"),
-    (CASE + "AT 1969-01-01", 8, "outside of 1970 to 2262"),
+    (CASE + "AT 1969-01-01", 8, "outside of 1970 to 2116"),
     (CASE + "AND", 8, "needs an event"),
     (CASE + "RESTART\nAND {}", 9, "AND goes on with the batch of the IN above it"),
     (CASE + "RESTART now", 8, "it stands alone"),

@@ -62,14 +62,15 @@ def test_a_silent_key_closes_after_idle_and_ticks_come_each_second(cache):
     passes(cache, "window", text + "42s\n" + out)
 
 
-def test_watermark_lets_a_key_fall_silent_until_it_is_there(cache):
-    text = WINDOW + "CASE one\n" + event("a", 1500, 20) + event("b c", 2500, 1).replace("IN", "IN @5s")
+def test_watermark_moves_one_key_and_neither_the_clock_nor_another(cache):
+    text = WINDOW + "CASE one\n" + event("a", 1500, 20) + event("b c", 2500, 1)
     passes(cache, "window", text + "WATERMARK a 9.999999999s\nWATERMARK a 10s\nOUT " +
-           '{"device": "a", "window_start": 0, "window_end": 10000, "count": 1, "temp_sum": 20}\n' +
-           'WATERMARK "b c" 10s\nOUT {"device": "b c", "window_start": 0, "window_end": 10000, "count": 1, "temp_sum": 1}\n')
-    assert "stands at 1.5s already" in told(cache, "window", text + "WATERMARK a 1s\n")
+           '{"device": "a", "window_start": 0, "window_end": 10000, "count": 1, "temp_sum": 20}\nWATERMARK a 3s\nRESTART\n' +
+           event("a", 9999, 1) + 'LATE {"device": "a", "ts": 9999, "temp": 1}\n' +
+           'WATERMARK "b c" 1970-01-01T00:00:10Z\nOUT {"device": "b c", "window_start": 0, "window_end": 10000, "count": 1, "temp_sum": 1}\n')
+    passes(cache, "window", 'FIELD n i64\nPARAM length = "10s"\nPARAM functions = ["count"]\nCASE one\nIN {"n": 1}\nWATERMARK 10s\n' +
+           'OUT {"window_start": "1970-01-01T00:00:00Z", "window_end": "1970-01-01T00:00:10Z", "count": 1}\n')
     assert "no event of key 'c' has come" in told(cache, "window", text + "WATERMARK c 1s\n")
-    assert "forgotten after 24 h" in told(cache, "window", text + "WATERMARK a 48h\n")
 
 
 def test_a_restart_goes_through_checkpoint_and_a_new_instance(cache):
