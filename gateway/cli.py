@@ -19,6 +19,7 @@ COMMANDS = {
     "ledger": "in = out + held back, by stream, rule and lane",
     "receive": "be the upstream end",
     "rule": "write, test, upload and watch rules",
+    "tail": "a stream's or rule's events, live",
     "dead-letters": "events and batches that could not be processed",
     "buffer": "list, verify or export the logs on disk",
     "bench": "measure speed and size against their baselines",

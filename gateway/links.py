@@ -32,16 +32,23 @@ def broker(config, reactor, intake, log):
                         on_event=_reporter(log, "broker"))
 
 
-def upstream(config, reactor, lanes, log):
-    """The Upstream, not started, or None."""
+def upstream(config, reactor, lanes, log, handle):
+    """The Upstream, not started, or None. handle(request, who) answers what its mailbox takes."""
     spec = config.upstream
-    if spec is None or not lanes:
+    if spec is None or not lanes and not spec.manage:
         return None
     from gateway.upstream import Upstream
 
+    report = _reporter(log, "upstream")
+    mailbox = None
+    if spec.manage:
+        from gateway.mailbox import Mailbox
+
+        mailbox = Mailbox(reactor, config.gateway.name, handle, report)
+
     return Upstream(reactor, lanes, host=spec.host, port=spec.port, client_id=spec.client_id or f"tidegate-{config.gateway.name}-out",
                     version=spec.version, username=spec.username, password=_password("upstream", spec), tls=_client_tls("upstream", spec),
-                    keepalive_s=max(1, round(spec.keepalive.seconds)), on_event=_reporter(log, "upstream"))
+                    keepalive_s=max(1, round(spec.keepalive.seconds)), on_event=report, mailbox=mailbox)
 
 
 QUIET = ("connected", "closed")          # of the listener: one line a device would be too many

@@ -1,5 +1,6 @@
 """Who signed a rule: Ed25519 (RFC 8032) by the `cryptography` library, which admission's child and tools import and the daemon never does."""
 
+import base64
 from pathlib import Path
 
 from edge import signature
@@ -25,6 +26,11 @@ def _text(path):
             return f.read(KEY_FILE_BYTES_MAX)
     except OSError as error:
         raise ConfigError(f"{path}: {error.strerror}; give the key itself, or the path of the file that holds it") from None
+
+
+def encoded(keys) -> dict[str, str]:
+    """The keys as text that passes between processes."""
+    return {name: base64.b64encode(key).decode() for name, key in keys.items()}
 
 
 def problems(config) -> list[tuple[str, str]]:

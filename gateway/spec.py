@@ -111,6 +111,10 @@ class Broker(Link, forbid_unknown_fields=True):
 class Upstream(Link, forbid_unknown_fields=True):
     """The broker (or tidegate receive) that takes what the lanes send, by MQTT QoS 1."""
 
+    manage: bool = False
+
+    DOCS = Link.DOCS | {"manage": "true: also take requests on tidegate/NAME/manage/in, to upload rules and watch them: see docs/management.md"}
+
 
 class FieldSpec(Struct, forbid_unknown_fields=True, rename={"from_": "from"}):
     """One field of a stream. A bare string stands for its type: temp = "f64"."""
