@@ -63,8 +63,8 @@ class Pipeline:
 class FakeCore:
     """turns, error: of the next swaps; refuse: raised by the next call."""
 
-    def __init__(self, disk, modules):
-        self.store, self.modules = RuleStore(disk, "data/rules"), modules
+    def __init__(self, disk):
+        self.store = RuleStore(disk, "data/rules")
         self.deployments, self.refused, self.pipeline = {}, {}, Pipeline()
         self.turns, self.error, self.refuse, self.calls = 0, "", None, []
 
@@ -125,14 +125,14 @@ class Lines:
 class Box:
     """A Manager over a disk, with a FakeCore. restart() begins anew on the same disk."""
 
-    def __init__(self, disk, modules, config=CONFIG):
-        self.disk, self._modules, self.config = disk, modules, parse(config)
+    def __init__(self, disk, config=CONFIG):
+        self.disk, self.config = disk, parse(config)
         self.clock_s = 1000.0
         self.start()
 
     def start(self):
         self.reactor, self.log = Reactor(), Lines()
-        self.core = FakeCore(self.disk, self._modules)
+        self.core = FakeCore(self.disk)
         for d in self.core.store.deployments()[1]:
             self.core.deployments[d["rule"]] = Deployment.from_dict(d)
         self.manager = Manager(self, disk=self.disk, wall=lambda: 1_700_000_000.0, monotonic=lambda: self.clock_s)

@@ -18,7 +18,7 @@ class Served:
     """A Box behind its local socket, in a thread."""
 
     def __init__(self):
-        self.box = Box(Disk(), "compiled")
+        self.box = Box(Disk())
         self.control = Control(self.box.reactor, "data", {"manage": lambda request: self.box.manager.handle(request["request"], request["who"])})
         self._ends = False
         self._thread = threading.Thread(target=self._run)
@@ -37,8 +37,9 @@ class Served:
 
 
 @pytest.fixture
-def served(tmp_path, monkeypatch):
+def served(tmp_path, monkeypatch, compiled):
     monkeypatch.chdir(tmp_path)
+    compiled(tmp_path)
     served = Served()
     yield served
     served.close()

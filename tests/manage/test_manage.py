@@ -10,6 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from module_maker import rule
 
+from edge.disk import Disk
 from edge.errors import ConfigError, DiskError, RuleError, TidegateError
 from edge.module import Module
 from gateway.jobs import UNFINISHED_MAX
@@ -17,18 +18,12 @@ from gateway.requests import ROUTES
 from rulec import keys
 
 
-@pytest.fixture(scope="module")
-def modules(tmp_path_factory):
-    return str(tmp_path_factory.mktemp("manage") / "compiled")
-
-
 @pytest.fixture
-def box(tmp_path, modules, monkeypatch):
+def box(tmp_path, monkeypatch, compiled):
     """The child reads real files: a real disk."""
-    from edge.disk import Disk
-
     monkeypatch.chdir(tmp_path)
-    made = Box(Disk(), modules)
+    compiled(tmp_path)
+    made = Box(Disk())
     yield made
     made.close()
 
@@ -108,13 +103,12 @@ def test_a_stored_version_is_pushed_again_by_its_name(box):
         box.ask("rule.push", digest="hot@7")
 
 
-def test_a_required_signature_is_asked_for(tmp_path, modules, monkeypatch):
-    from edge.disk import Disk
-
+def test_a_required_signature_is_asked_for(tmp_path, monkeypatch, compiled):
     monkeypatch.chdir(tmp_path)
+    compiled(tmp_path)
     public = keys.generate(tmp_path / "key")
     config = CONFIG + f'[signing]\npolicy = "required"\nkeys = {{ plant = "{base64.b64encode(public).decode()}" }}\n'
-    box = Box(Disk(), modules, config)
+    box = Box(Disk(), config)
     assert "is not signed" in push(box, rule("hot"))["error"]
     signed = keys.sign(rule("hot"), keys.load(tmp_path / "key"))
     assert push(box, signed)["state"] == "done"
@@ -247,7 +241,7 @@ FIELDS = st.sampled_from(["digest", "size", "offset", "data", "rule", "input", "
                           "after", "limit", "stream"])
 
 
-@settings(max_examples=400, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(name=st.sampled_from(list(ROUTES)), fields=st.dictionaries(FIELDS, JSON, max_size=5))
 def test_any_request_is_answered_or_refused_in_words(box, name, fields):
     try:
