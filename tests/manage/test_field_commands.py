@@ -82,7 +82,6 @@ def test_a_rule_is_pushed_watched_changed_and_removed(served, tidegate, tmp_path
     assert status == 0 and "whole up to line" in out and "rolled back" in out
     assert tidegate("rule", "stats")[1] == "no rules\n", "the fake runs none"
     assert tidegate("rule", "rm", "hot")[0] == 0 and "no rules" in tidegate("rule", "ls")[1]
-    served.box.core.store.save_deployments(99, [])
     assert tidegate("rule", "rm", "hot@1") == (0, "hot@1 is removed\n", "")
 
 
