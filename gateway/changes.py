@@ -50,7 +50,8 @@ class Changes:
         self._lanes(asked.lanes)
         question = {"path": path, "file": file, "cache": f"{self._daemon.config.gateway.data}/modules", "policy": self._daemon.config.signing.policy, "keys": keys, "force": asked.force,
                     "asked": {"rule": asked.rule, "input": asked.input, "params": asked.params, "limits": asked.limits and asked.limits.given()},
-                    "rules": self._running(), "streams": {s.name: s.schema.to_dict() for s in self._core.pipeline.streams}}
+                    "rules": self._running(), "streams": {s.name: s.schema.to_dict() for s in self._core.pipeline.streams},
+                    "inputs": list(self._daemon.config.streams)}
         job = self._jobs.begin("push", asked.rule or "", who)
         try:
             self._admission.examine(question, lambda report: self._examined(job, asked, horizon_ns, stored, file, report))

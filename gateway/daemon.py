@@ -67,10 +67,7 @@ class Daemon:
             from gateway.metrics import Metrics
 
             self.metrics = Metrics(self.reactor, self.config.metrics.port, lambda: metrics_text(self))
-        try:
-            self._begin_to_manage()
-        except DiskError as error:
-            self.log.error("disk", f"rules cannot be managed: {error}")
+        self.core.on_event = self._told
         parts.open_sources(self.manage)
         self._checkpointed = self.pipeline.changes
         self._every(TICK_S, self._tick)
@@ -85,14 +82,22 @@ class Daemon:
 
     def manage(self, request, who):
         """The answer to a management request (gateway/requests.py). Raises TidegateError."""
+        return self._managing().handle(request, who)
+
+    def _managing(self):
+        """The Manager, made when there is something to manage: most gateways run as they are for months. Raises DiskError."""
         if self.manager is None:
-            self._begin_to_manage()
-        return self.manager.handle(request, who)
+            from gateway.manage import Manager
 
-    def _begin_to_manage(self):
-        from gateway.manage import Manager
+            self.manager = Manager(self, disk=Disk())
+        return self.manager
 
-        self.manager = Manager(self, disk=Disk())
+    def _told(self, kind, rule, text, **details):
+        """The first thing that befell a rule; the Manager hears of the next by itself."""
+        try:
+            self._managing().event(kind, rule, text, **details)
+        except DiskError as error:
+            self.log.error("disk", f"not in the audit log: {rule} {text}: {error}")
 
     def turn(self, timeout_s):
         """One round of the way of an event."""

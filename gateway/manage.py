@@ -140,6 +140,10 @@ class Manager:
             raise TidegateError(f"{name}: {error}") from None
         return answer(asked, who)
 
+    def event(self, kind, rule, text="", **details):
+        """What the core tells of."""
+        self._changes.event(kind, rule, text, **details)
+
     def close(self):
         """End what is under way; release the files."""
         self._admission.close()

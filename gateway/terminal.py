@@ -77,7 +77,8 @@ def tree(value, indent=0):
             print(f"{'  ' * indent}{plain(name)}")
             tree(item, indent + 1)
         else:
-            print(f"{'  ' * indent}{plain(name):{max(1, 24 - 2 * indent)}} {cell(item)}")
+            shown = plain(item) if isinstance(item, str) and item else cell(item)
+            print(f"{'  ' * indent}{plain(name):{max(1, 24 - 2 * indent)}} {shown}")
 
 
 # --- jobs
