@@ -4,6 +4,7 @@ A stream is a sequence of typed events with one schema; a stage is a rule at wor
 consumers, so an event's way is a walk from its stream: no queue, no scheduler.
 """
 
+from edge.cost import Meter, cost
 from edge.errors import RuleError
 
 MEMENTO_ROWS_MAX = 131_072            # a trap is undone by playing at most so many rows again; they stay in memory meanwhile
@@ -61,6 +62,7 @@ class Stage:
         self._damaged_since = 0
         self.calls = 0               # counts every call, skipped ones too: names a call in the journal
         self.selected = self.filtered = self.consumed = self.late_rows = self.ignored = self.dead = self.unprocessed = 0
+        self.meter = Meter(rule)
         self._image = None
         self._since_image = []
         self._rows_since_image = 0
@@ -74,7 +76,9 @@ class Stage:
         except RuleError:
             self.dead += len(batch)
             self._undo()
+            self.meter.note(0)
             raise
+        self.meter.note(len(batch))
         self._since_image.append(batch)
         self._rows_since_image += len(batch)
         self._account(batch, result)
@@ -120,6 +124,11 @@ class Stage:
     def forget_memento(self):
         """The state was replaced from outside."""
         self._image = None
+
+    @property
+    def cost(self) -> dict:
+        """See edge/cost.py."""
+        return cost(self)
 
     def outcome(self) -> dict:
         """What became of the input rows, for the ledger."""
