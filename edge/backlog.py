@@ -90,6 +90,8 @@ def items(data) -> list:
     """What dump() wrote: [kind, ns] or [CALL, number, columns, watermark_ns, [[key, watermark_ns], ...]]. Raises DiskError."""
     try:
         found = msgpack.unpackb(data, strict_map_key=False)
+        if not isinstance(found, list):
+            raise ValueError("no list")
         for kind, number, *rest in found:
             if not isinstance(number, int) or not -(1 << 63) <= number < 1 << 63 or kind not in (CALL, TICK, CLOCK):
                 raise ValueError(f"an item of kind {kind!r}")

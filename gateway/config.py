@@ -12,7 +12,7 @@ from msgspec import Struct
 
 from edge.errors import ConfigError
 from gateway import spec
-from gateway.units import Duration, Size
+from gateway.units import Duration, Part, Size
 
 
 class Problems(ConfigError):
@@ -123,7 +123,7 @@ def _named(kind, name, place, problems):
 
 
 def _quantity(kind, data):
-    if kind in (Duration, Size):
+    if kind in (Duration, Size, Part):
         if not isinstance(data, str):
             raise ValueError(f"must be {kind.summary} in quotes")
         return kind.parse(data)
