@@ -64,7 +64,7 @@ class Backlog:
 
     def dump(self) -> bytes:
         """All of it. A batch with the watermarks that its keys had when it came: they are not in its columns."""
-        return msgpack.packb([(kind, ns) if batch is None else (kind, ns, encode_columns(batch), batch.watermark_ns, batch.watermarks())
+        return msgpack.packb([(kind, ns) if batch is None else (kind, ns, len(batch), encode_columns(batch), batch.watermark_ns, batch.watermarks())
                               for kind, ns, batch in self._items])
 
     @classmethod
@@ -75,7 +75,7 @@ class Backlog:
             if kind != CALL:
                 backlog.add_mark(kind, number)
                 continue
-            payload, watermark_ns, watermarks = rest
+            _, payload, watermark_ns, watermarks = rest
             batch = decode_columns(payload, schema)
             batch.watermark_ns = watermark_ns
             batch.set_watermarks(watermarks)
@@ -87,7 +87,7 @@ class Backlog:
 
 
 def items(data) -> list:
-    """What dump() wrote: [kind, ns] or [CALL, number, columns, watermark_ns, [[key, watermark_ns], ...]]. Raises DiskError."""
+    """What dump() wrote: [kind, ns] or [CALL, number, rows, columns, watermark_ns, [[key, watermark_ns], ...]]. Raises DiskError."""
     try:
         found = msgpack.unpackb(data, strict_map_key=False)
         if not isinstance(found, list):
@@ -96,15 +96,14 @@ def items(data) -> list:
             if not isinstance(number, int) or not -(1 << 63) <= number < 1 << 63 or kind not in (CALL, TICK, CLOCK):
                 raise ValueError(f"an item of kind {kind!r}")
             if kind == CALL:
-                payload, watermark_ns, watermarks = rest
-                _check(payload, watermark_ns, watermarks)
+                _check(*rest)
         return found
     except (ValueError, TypeError, msgpack.UnpackException) as error:
         raise DiskError(f"a checkpoint's deferred calls are damaged: {error}") from None
 
 
-def _check(payload, watermark_ns, watermarks):
-    if not isinstance(payload, bytes) or not isinstance(watermark_ns, int) or not -(1 << 63) <= watermark_ns < 1 << 63:
+def _check(rows, payload, watermark_ns, watermarks):
+    if not isinstance(rows, int) or not isinstance(payload, bytes) or not isinstance(watermark_ns, int) or not -(1 << 63) <= watermark_ns < 1 << 63:
         raise ValueError("a call without its columns")
     for key, at_ns in watermarks:
         if not isinstance(key, bytes) or not isinstance(at_ns, int) or not -(1 << 63) <= at_ns < 1 << 63:

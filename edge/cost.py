@@ -50,4 +50,6 @@ def cost(stage) -> dict:
         "late": stage.late_rows,
         "ignored": stage.ignored,
         "dead_lettered": stage.dead,
+        "lag_rows": stage.backlog.rows if stage.backlog else 0,
+        "lag_ns": stage.backlog.lag_ns if stage.backlog else 0,
     }

@@ -10,17 +10,20 @@ import msgpack
 
 from edge._batch import Batch
 from edge.codec import decode_columns, encode_columns
+from edge.deferral import Deferral
 from edge.errors import RuleError
 from edge.records import BATCH, CLOCK, DEAD, GAP, SCHEMA, SKIP, TICK, letter
 from edge.writer import Writer
 
+TRAP, SHARE = "trap", "share"
 JUMP = 1 << 30                       # of sequences, where what comes may not be what was sent; fits a record's count
 
 
-class Pipeline:
+class Pipeline(Deferral):
     """inputs: Streams with a decoder each; stages in an order in which every stage comes after those that feed it."""
 
     def __init__(self, *, epoch, router, decoders, inputs, stages, outboxes, journal, dead, on_trap=None):
+        super().__init__()
         self.epoch = epoch
         self.router = router
         self.inputs = inputs
@@ -34,7 +37,7 @@ class Pipeline:
         self._decoders = decoders
         self._inputs_by_name = {stream.name: stream for stream in inputs}
         self._streams = [*inputs, *(s for stage in stages for s in (stage.output, stage.late))]
-        self._skips = set()          # (rule's name, its identity, call): trapped when first made
+        self._skips = {}             # (rule's name, its identity, call) -> TRAP or SHARE: why it was not made, or not to the end
         self._replaying = False
         self._buried = False
         self.changes = 0             # batches and effects so far: unchanged, there is nothing new to checkpoint
@@ -100,13 +103,16 @@ class Pipeline:
     def tick(self, received_ns):
         """Time goes on without events: windows of silent keys close. Journaled, so that a replay sees it too."""
         self.received_ns = received_ns
+        changes = self.changes
         if self._tick(received_ns):
             self.journal.append(TICK, 0, received_ns, 0, b"")
+        self.unsure |= self.changes != changes or bool(self.deferred)
 
     def clock_set(self, delta_ns):
         """The receive clock was stepped by delta_ns."""
         self.journal.append(CLOCK, 0, 0, 0, msgpack.packb([delta_ns]))
         self._shift(delta_ns)
+        self.unsure |= bool(self.deferred)
 
     # --- streams and stages
 
@@ -121,23 +127,34 @@ class Pipeline:
             for stage in stream.stages:
                 self._apply(stage, batch)
 
-    def _apply(self, stage, batch):
-        stage.calls += 1
+    def _call(self, stage, number, batch):
+        """Make a stage's call of this number, or do with it what the journal says."""
+        fate = self._skips.get((stage.name, stage.rule.identity, number)) if self._skips else None
+        if fate is not None:
+            stage.skip(batch, strike=fate != SHARE)
+            return
+        result = None
         if stage.rule.quarantined:
             stage.pass_by(batch)
-            return
-        if self._skips and (stage.name, stage.rule.identity, stage.calls) in self._skips:
-            stage.skip(batch)
-            return
-        try:
-            result = stage.process(batch)
-        except RuleError as error:
-            self._trapped(stage, batch, error)
-            return
-        if result.out_count:
+        else:
+            try:
+                result = stage.process(batch)
+            except RuleError as error:
+                self._trapped(stage, number, batch, error)
+            if self.share is not None:
+                self.share.charge(stage, stage.meter.last_ns)
+        if result is not None and result.out_count:
             self._emit(stage.output, result.out_count, result.out, batch)
-        if result.late_count:
+        if result is not None and result.late_count:
             self._emit(stage.late, result.late_count, result.late, batch)
+        if stage.shadow is not None:
+            self._show(stage.shadow, batch, result)
+
+    def _show(self, shadow, batch, result):
+        """Let a shadow have the call too, if there is CPU for it."""
+        shadow.observe(batch, result, self.share is None or self.share.spare)
+        if self.share is not None:
+            self.share.charge(shadow, shadow.spent_ns)
 
     def _emit(self, stream, count, rows, batch):
         """`rows(batch)` gives the rows that go out; they are made only if somebody takes them."""
@@ -148,34 +165,22 @@ class Pipeline:
         stream.number_rows(made)
         self._flow(stream, made)
 
-    def _tick(self, received_ns) -> bool:
-        """Whether any key moved."""
-        changes, moved = self.changes, False
-        for stream in self._streams:
-            batch = stream.watermarks.tick(stream.schema, received_ns) if stream.stages else None
-            if batch is not None:
-                moved = True
-                batch.first_sequence = stream.next_sequence
-                for stage in stream.stages:
-                    self._apply(stage, batch)
-        self.unsure |= self.changes != changes
-        return moved
-
-    def _shift(self, delta_ns):
-        for stream in self._streams:
-            stream.watermarks.shift(delta_ns)
-
     # --- what goes wrong
 
-    def _trapped(self, stage, batch, error):
-        self.on_trap(stage, error)
+    def _trapped(self, stage, number, batch, error):
         if self._replaying:          # and not when first made: what it put out then does not come again
             self.jump(self.below((stage.output, stage.late)))
+        self._skipped(stage, number, batch, error)
+
+    def _skipped(self, stage, number, batch, error):
+        """A call is not made, or not again by a replay: its rows go to the dead letters."""
+        self.on_trap(stage, error)
         self._buried = True
         self.dead.append(DEAD, stage.input.number, self.journal.head, len(batch),
                          letter(str(error), batch.received_ns, rule=stage.name, module=stage.rule.digest,
                                 backtrace=getattr(error, "backtrace", None), columns=encode_columns(batch)))
-        self.journal.append(SKIP, 0, stage.calls, 0, msgpack.packb([stage.name, stage.rule.identity]))
+        fate = [SHARE] if error.code == SHARE else []
+        self.journal.append(SKIP, 0, number, 0, msgpack.packb([stage.name, stage.rule.identity, *fate]))
         self.unsure = True
 
     def _bury(self, stream, intake, rejected, received_ns):
@@ -197,7 +202,17 @@ class Pipeline:
 
     def learn_skips(self, records):
         """Calls that trapped when they were first made, from the journal's SKIP records."""
-        self._skips = {(*msgpack.unpackb(r.payload), r.first) for r in records if r.kind == SKIP}
+        self._skips = {}
+        for name, identity, number, *fate in ((*msgpack.unpackb(r.payload)[:2], r.first, *msgpack.unpackb(r.payload)[2:]) for r in records if r.kind == SKIP):
+            self._skips[name, identity, number] = fate[0] if fate else TRAP
+
+    def replay_deferred(self):
+        """What waited for CPU at the checkpoint, before the records that came after it."""
+        self._replaying = True
+        try:
+            self.settle()
+        finally:
+            self._replaying = False
 
     def replay(self, record, schemas) -> int:
         """Play one journal record again; outputs go to the outboxes as before. schemas: stream number -> Schema as it was journaled.

@@ -63,6 +63,9 @@ class Stage:
         self.calls = 0               # counts every call, skipped ones too: names a call in the journal
         self.selected = self.filtered = self.consumed = self.late_rows = self.ignored = self.dead = self.unprocessed = 0
         self.meter = Meter(rule)
+        self.credit_ns = 0.0         # see edge/share.py
+        self.backlog = None          # edge.backlog.Backlog while it waits for CPU
+        self.shadow = None           # edge.shadow.Shadow that sees what the rule sees
         self._image = None
         self._since_image = []
         self._rows_since_image = 0
@@ -84,10 +87,11 @@ class Stage:
         self._account(batch, result)
         return result
 
-    def skip(self, batch):
-        """A call that trapped when it was first made: the journal says so, it is not made again."""
+    def skip(self, batch, strike=True):
+        """A call that is not made: it trapped when it was, as the journal says, or it found no CPU and no room to wait (strike False)."""
         self.dead += len(batch)
-        self.rule.strike(batch.received_ns)
+        if strike:
+            self.rule.strike(batch.received_ns)
 
     def pass_by(self, batch):
         """The rule is in quarantine."""
@@ -134,7 +138,7 @@ class Stage:
         """What became of the input rows, for the ledger."""
         return {"selected": self.selected, self.rule.drops: self.filtered, "aggregated": self.consumed, "late": self.late_rows,
                 "ignored": self.ignored, "dead_lettered": self.dead, "quarantined": self.unprocessed,
-                "damaged": self.input.damaged - self._damaged_since, "pending": self.input.waiting}
+                "damaged": self.input.damaged - self._damaged_since, "pending": self.input.waiting + (self.backlog.rows if self.backlog else 0)}
 
     def state(self) -> dict:
         return {"since": self.since, "damaged_since": self._damaged_since, "calls": self.calls, "identity": self.rule.identity, "quarantined": self.rule.quarantined, "strikes": self.rule.strikes,
