@@ -51,16 +51,18 @@ class Deferral:
     def _tick_stream(self, stream, received_ns) -> bool:
         if not stream.stages:
             return False
+        merged = stream.watermarks.merged_ns
         batch = stream.watermarks.tick(stream.schema, received_ns)
+        moved = batch is not None or merged != stream.watermarks.merged_ns
         if batch is not None:
             batch.first_sequence = stream.next_sequence
             for stage in stream.stages:
                 self._apply(stage, batch)
         below = [self._later(stage, TICK, received_ns) or self._tick_below(stage, received_ns) for stage in stream.stages]
-        return batch is not None or any(below)
+        return moved or any(below)
 
     def _tick_below(self, stage, received_ns) -> bool:
-        moved = [self._tick_stream(stream, received_ns) for stream in (stage.output, stage.late)]
+        moved = [self._tick_stream(stream, received_ns) for stream in stage.answers]
         return any(moved)
 
     def _shift(self, delta_ns):
@@ -74,7 +76,7 @@ class Deferral:
                 self._shift_below(stage, delta_ns)
 
     def _shift_below(self, stage, delta_ns):
-        for stream in (stage.output, stage.late):
+        for stream in stage.answers:
             self._shift_stream(stream, delta_ns)
 
     def _later(self, stage, kind, ns) -> bool:

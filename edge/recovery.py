@@ -218,7 +218,11 @@ def _replay(pipeline, position, schemas, recovered):
     if recovered.lost:
         pipeline.jump(outputs)
     pipeline.learn_skips(_records(journal, position))
-    pipeline.replay_deferred()
+    while pipeline.deferred:
+        try:
+            pipeline.replay_deferred()
+        except Exception as error:               # as below
+            recovered.failed = (*recovered.failed[:FAILED_MAX - 1], (position, repr(error)))
     for record in _records(journal, position):
         recovered.replayed += 1
         if record.kind == SCHEMA:

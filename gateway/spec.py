@@ -236,6 +236,18 @@ class Metrics(Struct, forbid_unknown_fields=True):
     DOCS = {"port": "on 127.0.0.1"}
 
 
+class Signing(Struct, forbid_unknown_fields=True):
+    """Whose rules may be pushed. Rules of this file are not asked for a signature."""
+
+    policy: Literal["required", "optional"] = "optional"
+    keys: dict[Name, str] = {}
+
+    DOCS = {
+        "policy": "required: only what one of the keys signed; optional: what is signed must be signed well",
+        "keys": "name = the public key that `tidegate rule keygen` prints, or the path of its .pub file",
+    }
+
+
 class Config(Struct, forbid_unknown_fields=True):
     """A gateway's whole configuration."""
 
@@ -249,6 +261,7 @@ class Config(Struct, forbid_unknown_fields=True):
     lanes: dict[Name, Lane] = {}
     journal: Journal = field(default_factory=Journal)
     metrics: Metrics | None = None
+    signing: Signing = field(default_factory=Signing)
 
     DOCS = {
         "streams": "the streams by name",
@@ -261,6 +274,7 @@ class Config(Struct, forbid_unknown_fields=True):
         "lanes": "the routes upstream by name",
         "journal": "sizes of the logs",
         "metrics": "off unless given",
+        "signing": "whose rules may be pushed",
     }
 
 
