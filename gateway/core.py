@@ -6,6 +6,7 @@ from edge._decode import Decoder, Router
 from edge._watermark import Watermarks
 from edge.checkpoint import CheckpointStore
 from edge.errors import ConfigError, DiskError
+from edge.flow import SHARE
 from edge.identity import Identity
 from edge.log import Log
 from edge.outbox import Outbox
@@ -114,7 +115,8 @@ class Core:
                         outboxes=list(self.outboxes.values()), journal=journal, dead=dead, on_trap=self._trapped)
 
     def _trapped(self, stage, error):
-        self.log.error("rule", f"{stage.name} trapped: {error}", module=stage.rule.digest[:12], quarantined=stage.rule.quarantined)
+        what = "finds no CPU" if error.code == SHARE else "trapped"
+        self.log.error("rule", f"{stage.name} {what}: {error}", module=stage.rule.digest[:12], quarantined=stage.rule.quarantined)
 
     def _lane(self, name, outbox):
         lane = self.config.lanes[name]

@@ -8,6 +8,7 @@ import pytest
 import rule_module as m
 from pipeline_world import START, S, World, env, modules
 
+from edge._watermark import Watermarks
 from edge.compile import Cache
 from edge.cost import RECENT, Meter
 from edge.rule import Rule
@@ -55,8 +56,8 @@ def slow_module(turns):
 
 def stage_of(module, cache):
     rule = Rule("r", module, {}, m.STREAM, cache=Cache(cache))
-    source = Stream(1, m.STREAM, None)
-    return Stage(rule, source, Stream(2, rule.output_schema, None), Stream(3, rule.late_schema, None))
+    streams = [Stream(i, schema, Watermarks) for i, schema in enumerate((m.STREAM, rule.output_schema, rule.late_schema, rule.output_schema))]
+    return Stage(rule, *streams)
 
 
 def test_a_stages_cost_is_its_modules_time(modules):
