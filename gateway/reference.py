@@ -18,7 +18,7 @@ SECTIONS = [("gateway", spec.Gateway), ("listener", spec.Listener), ("broker", s
 def page() -> str:
     """The reference as Markdown."""
     lines = ["# Configuration", "", "Made by `make docs` from `gateway/spec.py`; editors read `docs/tidegate.schema.json`. `tidegate check -c FILE` prints",
-             "every problem of a file at once. Durations are written `\"250ms\"`, `\"10s\"`, `\"2h\"`; sizes `\"64KiB\"`, `\"1GiB\"`. Relative paths are",
+             "every problem of a file at once. Durations are written `\"250ms\"`, `\"10s\"`, `\"2h\"`; sizes `\"64KiB\"`, `\"1GiB\"`, parts `\"80%\"`. Relative paths are",
              "relative to the file.", ""]
     for place, struct in SECTIONS:
         lines += [f"## `[{place}]`", "", struct.__doc__, "", "| key | default | meaning |", "|---|---|---|"]
