@@ -19,6 +19,7 @@ from gateway.status import ledger, metrics_text, status
 TICK_S = 1.0
 RETRY_S = 0.25                           # between two tries of a disk that refuses
 IDLE_S = 1.0
+SWAP_S = 0.005                           # of a turn, for a rule that warms up
 
 
 class Daemon:
@@ -78,17 +79,20 @@ class Daemon:
 
     def turn(self, timeout_s):
         """One round of the way of an event."""
-        self.reactor.turn(timeout_s)
+        self.reactor.turn(0 if self.core.busy else timeout_s)
         if self.intake and not self.intake.closed and self._may_take():
             self._store()
         if self.intake.closed:
             self._commit()
+        if not self.blocked and self.core.advance(SWAP_S):
+            self._forward()
         if self._checkpoint_due:
             self._checkpoint()
 
     def _may_take(self) -> bool:
         """Whether there is room for what will come of more events. If not they stay in the intake, which fills and holds the devices back."""
         try:
+            self.core.settle()
             self.pipeline.flush()
         except DiskError as error:
             return self._block(str(error))
@@ -153,7 +157,7 @@ class Daemon:
         self.reactor.later(seconds, again)
 
     def _tick(self):
-        if self.blocked:
+        if self.blocked or self.core.unsettled:
             return
         delta = self.clock.step()
         if delta:
