@@ -95,12 +95,12 @@ class Deferral:
         while self.share.left_ns > end_ns and (stage := self.share.next(self.deferred)) is not None:
             self._run_oldest(stage)
 
-    def settle(self, stage=None):
-        """Run all that waits, or all of one stage, now and whatever it takes: at most a backlog's rows for each rule."""
+    def catch_up(self):
+        """Run all that waits, now and whatever it takes: at most a backlog's rows for each rule."""
         share, self.share = self.share, None
         try:
-            while waiting := self.deferred if stage is None else stage.backlog is not None:
-                self._run_oldest(waiting[0] if stage is None else stage)
+            while self.deferred:
+                self._run_oldest(self.deferred[0])
         finally:
             self.share = share
 

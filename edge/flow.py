@@ -110,7 +110,7 @@ class Flow(Deferral):
         """What waited for CPU at the checkpoint, before the records that came after it."""
         self._replaying = True
         try:
-            self.settle()
+            self.catch_up()
         finally:
             self._replaying = False
 

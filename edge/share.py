@@ -55,6 +55,10 @@ class Share:
         """Whether shadows may run."""
         return self.left_ns > RESERVE * self._most_ns
 
+    def report(self, waiting) -> dict:
+        """Plain data: the budget, how much of it is saved up (below 0: overdrawn), and who waits."""
+        return {"budget": self.cpu, "left_ms": round(self.left_ns / 1e6, 1), "waiting": sorted(stage.name for stage in waiting)}
+
     def next(self, waiting):
         """The stage that goes first of those that wait, None while none may go."""
         stage = max(waiting, key=lambda stage: stage.credit_ns, default=None)

@@ -18,6 +18,7 @@ def status(daemon) -> dict:
         "clock": "trusted" if daemon.clock.quality == 0 else "not synchronised",
         "memory_mb": round(_rss_bytes() / 1e6, 1),
         "streams": {s.name: {"events": s.arrived, "dead_letters": s.rejected, "next_sequence": s.next_sequence} for s in pipeline.inputs},
+        "rules_cpu": pipeline.share.report(pipeline.deferred),
         "rules": {stage.name: _stage(stage) for stage in pipeline.stages} | {name: {"state": f"refused: {why}"} for name, why in daemon.core.refused.items()},
         "journal": _log(pipeline.journal.log),
         "dead_letters": _log(pipeline.dead.log),
@@ -37,7 +38,8 @@ def status(daemon) -> dict:
 
 
 def _stage(stage):
-    return {"state": "quarantined" if stage.rule.quarantined else "active", "module": stage.rule.digest[:12], **stage.cost}
+    state = "disabled" if not stage.enabled else "quarantined" if stage.rule.quarantined else "waits for CPU" if stage.backlog else "active"
+    return {"state": state, "module": stage.rule.digest[:12], **stage.cost}
 
 
 def _log(log):
@@ -104,6 +106,8 @@ def _rule_metrics(rules):
     yield "rule_cpu_seconds_total", "counter", "time in the module", samples(lambda r: r["cpu_ns"] / 1e9)
     yield "rule_cpu_ns_per_event", "gauge", "time in the module an event, by batch, of the last calls", [
         ({"rule": name, "quantile": quantile}, rule["cpu_ns_per_event"][p]) for name, rule in shown for quantile, p in (("0.5", "p50"), ("0.99", "p99"))]
+    yield "rule_lag_rows", "gauge", "rows that wait for CPU", samples(lambda r: r["lag_rows"])
+    yield "rule_lag_seconds", "gauge", "age of the oldest of them", samples(lambda r: r["lag_ns"] / 1e9)
     yield "rule_memory_bytes", "gauge", "linear memory", samples(lambda r: r["memory_bytes"])
 
 

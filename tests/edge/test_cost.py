@@ -12,6 +12,7 @@ from edge._watermark import Watermarks
 from edge.compile import Cache
 from edge.cost import RECENT, Meter
 from edge.rule import Rule
+from edge.share import Share
 from edge.stage import Stage, Stream
 from gateway import status
 
@@ -75,6 +76,7 @@ class Doors:
 
     def __init__(self, world):
         self.core, self.pipeline = world.core, world.pipeline
+        self.pipeline.share = Share(0.8)
         self.config = world.core.config
         self.started, self.blocked, self.metrics = 0.0, "", None
         self.clock = self
@@ -108,6 +110,6 @@ def test_metrics_have_the_cost_and_a_bounded_number_of_rules(world, monkeypatch)
     text = status.metrics_text(Doors(world))
     labels = set(re.findall(r'rule="([^"]+)"', text)) | {name for name in re.findall(r'kind="rule",name="([^"]+)"', text)}
     assert len(labels) == 3 and f"tidegate_rules_not_shown {len(world.pipeline.stages) - 3}" in text
-    for name in ("rule_calls_total", "rule_traps_total", "rule_cpu_seconds_total", "rule_memory_bytes"):
+    for name in ("rule_calls_total", "rule_traps_total", "rule_cpu_seconds_total", "rule_memory_bytes", "rule_lag_rows", "rule_lag_seconds"):
         assert len(re.findall(rf"^tidegate_{name}{{", text, re.M)) == 3, name
     assert len(re.findall(r'^tidegate_rule_cpu_ns_per_event{rule="[^"]+",quantile="0\.(?:5|99)"} [\d.]+$', text, re.M)) == 6

@@ -188,7 +188,7 @@ anything = st.recursive(st.none() | st.booleans() | st.integers(-2**63, 2**64 - 
                         lambda inner: st.lists(inner, max_size=6), max_leaves=20)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=120, deadline=None)
 @given(st.binary(max_size=60) | anything.map(msgpack.packb) | st.lists(st.tuples(st.integers(0, 3), anything, anything, anything, anything)).map(msgpack.packb))
 def test_a_damaged_backlog_is_a_disk_error(data):
     try:
