@@ -14,6 +14,8 @@ from edge.errors import ConfigError
 from gateway import spec
 from gateway.units import Duration, Size
 
+LOOPBACK = ("localhost", "127.0.0.1", "::1")
+
 
 class Problems(ConfigError):
     """All that is wrong with a configuration. `items`: (place such as "lanes.alerts.age", what and what to do). `sound`: a Config of the streams
@@ -175,12 +177,15 @@ def _relate(data, problems):
             _topic_template(f"lanes.{name}.topic", lane["topic"], problems)
     if lanes and "upstream" not in data:
         problems.append(("upstream", "is missing: lanes need an [upstream] with the host of a broker"))
-    for end in ("listener", "broker", "upstream"):
+    for end in ("listener", "broker", "upstream", "api"):
         tls = _table(_table(data, end), "tls")
         if ("cert" in tls) != ("key" in tls):
             problems.append((f"{end}.tls", "cert and key go together"))
-    if "tls" in _table(data, "listener") and "cert" not in _table(_table(data, "listener"), "tls"):
-        problems.append(("listener.tls.cert", "is missing: a listener with tls needs cert and key"))
+    for end in ("listener", "api"):
+        if "tls" in _table(data, end) and "cert" not in _table(_table(data, end), "tls"):
+            problems.append((f"{end}.tls.cert", "is missing: who listens with tls needs cert and key"))
+    if "tls" not in _table(data, "api") and _table(data, "api").get("host", "localhost") not in LOOPBACK:
+        problems.append(("api.tls", "is missing: tokens do not go over the network in the clear; add it, or listen on 127.0.0.1"))
 
 
 def _table(data, name):
@@ -211,7 +216,8 @@ def _resolve_paths(config, base):
     for rule in config.rules.values():
         if rule.module.endswith(".wasm"):
             rule.module = absolute(rule.module)
-    for end in (config.listener, config.broker, config.upstream):
+    config.api.access = absolute(config.api.access)
+    for end in (config.listener, config.broker, config.upstream, config.api):
         if end is None:
             continue
         if end.tls:

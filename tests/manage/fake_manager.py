@@ -5,9 +5,10 @@ import hashlib
 import threading
 import time
 
-from edge.errors import RuleError, TidegateError
+from edge.errors import RuleError
 from gateway.control import Control
 from gateway.reactor import Reactor
+from gateway.requests import Unknown
 
 
 class FakeManager:
@@ -49,8 +50,14 @@ class FakeManager:
     def _rule_push(self, request):
         return {"job": "1"}
 
+    def _job(self, request):
+        return {"job": request["id"], "state": "done", "error": "", "fault": "", "report": None}
+
+    def _tail(self, request):
+        return {"rows": [{"sequence": 1}], "next": 1, "seen": 1, "sampled": 1}
+
     def _rule_show(self, request):
-        raise TidegateError(f"there is no rule {request['rule']!r}")
+        raise Unknown(f"there is no rule {request['rule']!r}")
 
     def _rule_rollback(self, request):
         raise RuleError("there is no version before")
