@@ -3,6 +3,7 @@
 import hashlib
 from pathlib import Path
 
+from edge import _state
 from edge._instance import Instance
 from edge.errors import RuleError
 from edge.limits import Limits
@@ -16,7 +17,8 @@ STRIKES_WINDOW_NS = 600 * 10**9          # of receive time
 class Rule:
     """Raises ConfigError for its parameters, RuleError for its module or what it reads, DiskError from the cache.
 
-    name: also the output stream's; late rows go to NAME.late. module: a checked Module, or the path of a .wasm file. cache: edge.compile.Cache.
+    name: also the output stream's; late rows go to NAME.late. module: a checked Module, or the path of a .wasm file. cache: edge.compile.Cache,
+    or anything whose load(module) gives its code.
     params: as configured. schema: of the input stream. limits: edge.limits.Limits.
 
     After a RuleError from process() call reset(), and load_image() with the last image. Three traps in ten minutes of receive time
@@ -29,6 +31,7 @@ class Rule:
         self.digest = self.module.digest
         manifest = self.module.manifest
         self.drops = manifest.drops
+        self.params = params
         self.arguments = manifest.arguments(params, name)
         self.limits = (limits or Limits()).lowered(manifest.limits)
         self.input_schema = schema
@@ -71,21 +74,48 @@ class Rule:
 
     def reset(self):
         """A new instance, in the state of the beginning. Raises RuleError, and the old one stays."""
+        self._put_in(self._fresh())
+
+    def _fresh(self) -> Instance:
         instance = Instance(self.name, self.module, self._code, self.limits)
         instance.open(self.arguments)
         instance.bind(self.input_schema)
+        return instance
+
+    def _put_in(self, instance):
         if self._instance is not None:
             self._run_ns += self._instance.run_ns
         self._instance = instance
 
+    def another(self, *, schema=None, limits=None) -> "Rule":
+        """The same module with the same parameters, in the state of the beginning. Raises RuleError."""
+        return Rule(self.name, self.module, self.params, schema or self.input_schema, cache=_Loaded(self._code), limits=limits or self.limits)
+
     def image(self):
         """The state: (memory, globals), two bytes objects. Valid between calls, not after a trap."""
-        return self._instance.snapshot()
+        return _state.snapshot(self._instance)
 
     def load_image(self, image):
         """Go to a state that image() gave, of a rule of the same identity. Raises RuleError."""
         memory, mutable = image
-        self._instance.restore(memory, mutable)
+        _state.restore(self._instance, memory, mutable)
+
+    def saved(self) -> bytes | None:
+        """The state in the module's own form, for take_over() of another rule; None: the module has no tg_save. Raises RuleError, and this rule goes on.
+
+        A copy is asked, so that this rule is byte for byte as it was, whatever tg_save does.
+        """
+        if "tg_save" not in self.module.exports:
+            return None
+        copy = self._fresh()
+        _state.restore(copy, *self.image())
+        return _state.saved(copy)
+
+    def take_over(self, saved: bytes, from_state: int):
+        """Begin anew with what saved() gave of another version, whose manifest says state `from_state`. Raises RuleError, and all is as it was."""
+        instance = self._fresh()
+        _state.take_over(instance, saved, from_state)
+        self._put_in(instance)
 
     @property
     def run_ns(self) -> int:
@@ -96,6 +126,16 @@ class Rule:
     def memory_bytes(self) -> int:
         """Size of its linear memory now."""
         return self._instance.memory_bytes()
+
+
+class _Loaded:
+    """Code that is there, in the place of a cache."""
+
+    def __init__(self, code):
+        self._code = code
+
+    def load(self, module):
+        return self._code
 
 
 def read_module(path, name) -> Module:

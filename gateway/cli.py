@@ -20,6 +20,7 @@ COMMANDS = {
     "receive": "be the upstream end",
     "api": "serve the HTTP management API of the running gateway",
     "rule": "write, test, upload and watch rules",
+    "tail": "a stream's or rule's events, live",
     "dead-letters": "events and batches that could not be processed",
     "buffer": "list, verify or export the logs on disk",
     "bench": "measure speed and size against their baselines",

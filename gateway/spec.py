@@ -254,6 +254,18 @@ class Api(Struct, forbid_unknown_fields=True):
     }
 
 
+class Signing(Struct, forbid_unknown_fields=True):
+    """Whose rules may be pushed. Rules of this file are not asked for a signature."""
+
+    policy: Literal["required", "optional"] = "optional"
+    keys: dict[Name, str] = {}
+
+    DOCS = {
+        "policy": "required: only what one of the keys signed; optional: what is signed must be signed well",
+        "keys": "name = the public key that `tidegate rule keygen` prints, or the path of its .pub file",
+    }
+
+
 class Config(Struct, forbid_unknown_fields=True):
     """A gateway's whole configuration."""
 
@@ -267,6 +279,7 @@ class Config(Struct, forbid_unknown_fields=True):
     journal: Journal = field(default_factory=Journal)
     metrics: Metrics | None = None
     api: Api = field(default_factory=Api)
+    signing: Signing = field(default_factory=Signing)
 
     DOCS = {
         "streams": "the streams by name",
@@ -279,6 +292,7 @@ class Config(Struct, forbid_unknown_fields=True):
         "journal": "sizes of the logs",
         "metrics": "off unless given",
         "api": "for `tidegate api`",
+        "signing": "whose rules may be pushed",
     }
 
 

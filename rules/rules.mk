@@ -2,14 +2,13 @@
 PYTHON ?= python3
 RULE_PYTHON = $(if $(wildcard $(VENV)/bin/python),$(abspath $(VENV)/bin/python),$(PYTHON))
 RULE_CC = $(RULE_PYTHON) -m ziglang cc
-RULE_FLAGS = -target wasm32-freestanding -std=c11 -O2 -g0 -msimd128 -mbulk-memory -ffp-contract=off -fno-builtin \
-	-nostdlib -Wl,--no-entry -Wl,-z,stack-size=16384 -Wall -Wextra -Werror
+RULE_FLAGS = $(shell cat rules/c/flags) -Werror
 RULES = $(wildcard rules/ready/*/*.c)
 
 .PHONY: rules rules-check
 rules: $(RULES:.c=.wasm)   ## compile the ready-made rules (needs ziglang==0.17.1)
 
-rules/ready/%.wasm: rules/ready/%.c rules/rules.mk $(wildcard rules/c/*.h)
+rules/ready/%.wasm: rules/ready/%.c rules/rules.mk $(wildcard rules/c/*)
 	$(RULE_CC) $(RULE_FLAGS) -Irules/c $< -o $@ && chmod 644 $@
 
 rules-check:   ## the modules in git are what their sources give, built in another directory

@@ -9,7 +9,7 @@ import pytest
 from rule_harness import RULES, Refused, Rows, Rule, sections
 
 ziglang = pytest.importorskip("ziglang", reason="the C rules are built with ziglang==0.17.1: pip install ziglang==0.17.1")
-FLAGS = re.search(r"RULE_FLAGS = (.*?[^\\\\])\nRULES", (RULES / "rules.mk").read_text(), re.S)[1].replace("\\\n", " ").split()
+FLAGS = [*(RULES / "c" / "flags").read_text().split(), "-Werror"]
 
 
 def compile_rule(folder, name):

@@ -1,0 +1,169 @@
+"""Streams and stages at work: a batch given to a stream goes through all that reads it, and on to the outboxes.
+
+It is a function of what it is given: the same batches, ticks and clock steps in the same order give the same state and outputs. The pipeline
+feeds it from the journal; a warm-up (edge/warmup.py) feeds a second one from the same journal.
+"""
+
+import msgpack
+
+from edge._batch import Batch
+from edge.codec import decode_columns, encode_columns
+from edge.errors import RuleError
+from edge.records import BATCH, CLOCK, GAP, SKIP, TICK
+
+JUMP = 1 << 30                       # of sequences, where what comes may not be what was sent; fits a record's count
+
+
+class Flow:
+    """inputs: Streams; stages in an order in which every stage comes after those that feed it."""
+
+    def __init__(self, inputs, stages):
+        self.inputs = inputs
+        self.received_ns = 0         # of the last event or tick
+        self.changes = 0             # batches and effects so far: unchanged, there is nothing new to checkpoint
+        self._skips = set()          # (rule's name, its identity, call): trapped when first made
+        self._replaying = False
+        self._inputs_by_name = {stream.name: stream for stream in inputs}
+        self.lay_out(stages)
+
+    def lay_out(self, stages):
+        """Let these stages be at work, and no others."""
+        self.stages = stages
+        self._streams = [*self.inputs, *(s for stage in stages for s in stage.made)]
+        for stream in self._streams:
+            stream.stages = [stage for stage in stages if stage.input is stream]
+
+    @property
+    def streams(self):
+        """Input streams, then those that each stage makes."""
+        return self._streams
+
+    def _flow(self, stream, batch, payload=None):
+        if stream.outboxes:
+            payload = payload or encode_columns(batch)
+            self.changes += 1
+            for outbox in stream.outboxes:
+                outbox.append(stream, batch, payload)
+        if stream.stages:
+            stream.watermarks.observe(batch)
+            for stage in stream.stages:
+                self._apply(stage, batch)
+
+    def _apply(self, stage, batch):
+        stage.calls += 1
+        if stage.rule.quarantined or not stage.enabled:
+            stage.pass_by(batch)
+            return
+        if self._skips and (stage.name, stage.rule.identity, stage.calls) in self._skips:
+            stage.skip(batch)
+            return
+        try:
+            result = stage.process(batch)
+        except RuleError as error:
+            self._trapped(stage, batch, error)
+            return
+        if result.out_count:
+            self._emit(stage.output, result.out_count, result.out, batch)
+        if result.late_count:
+            self._emit(stage.late, result.late_count, result.late, batch)
+
+    def _emit(self, stream, count, rows, batch):
+        """`rows(batch)` gives the rows that go out; they are made only if somebody takes them."""
+        if not stream.consumed:
+            stream.next_sequence += count
+            return
+        made = rows(batch)
+        stream.number_rows(made)
+        self._flow(stream, made)
+
+    def _tick(self, received_ns) -> bool:
+        """Whether any watermark moved."""
+        moved = False
+        for stream in self._streams:
+            if not stream.stages:
+                continue
+            merged = stream.watermarks.merged_ns
+            batch = stream.watermarks.tick(stream.schema, received_ns)
+            moved |= batch is not None or merged != stream.watermarks.merged_ns
+            if batch is not None:
+                batch.first_sequence = stream.next_sequence
+                for stage in stream.stages:
+                    self._apply(stage, batch)
+        return moved
+
+    def _shift(self, delta_ns):
+        for stream in self._streams:
+            stream.watermarks.shift(delta_ns)
+
+    def _trapped(self, stage, batch, error):
+        """A rule trapped on a batch; it is in the state before it."""
+
+    # --- replay
+
+    def learn_skips(self, records):
+        """Calls that trapped when they were first made, from the journal's SKIP records."""
+        self._skips = {(*msgpack.unpackb(r.payload), r.first) for r in records if r.kind == SKIP}
+
+    def replay(self, record, schemas) -> int:
+        """Play one journal record again; outputs go to the outboxes as before. schemas: stream number -> Schema as it was journaled.
+
+        Returns the events that are missing before it (the journal was damaged).
+        """
+        self._replaying = True
+        try:
+            if record.kind == TICK:
+                self.received_ns = max(self.received_ns, record.first)
+                self._tick(record.first)
+            elif record.kind == CLOCK:
+                delta_ns = msgpack.unpackb(record.payload)[0]
+                self.received_ns += delta_ns
+                self._shift(delta_ns)
+            elif record.kind == BATCH and record.stream in schemas:
+                stream = self._inputs_by_name.get(schemas[record.stream].stream)
+                if stream is not None:
+                    return self._replay_batch(stream, decode_columns(record.payload, schemas[record.stream]))
+            return 0
+        finally:
+            self._replaying = False
+
+    def _replay_batch(self, stream, batch):
+        missing = max(0, batch.first_sequence - stream.next_sequence)
+        if missing:
+            self._announce_gap(stream, missing)
+        self.received_ns = max(self.received_ns, batch.received_ns)
+        stream.damaged += missing
+        stream.arrived += missing + len(batch)
+        stream.next_sequence = batch.first_sequence + len(batch)
+        if batch.schema != stream.schema:            # the contract changed since: carry the rows over by field name
+            clock = batch.clock
+            batch = Batch.from_rows(stream.schema, conform(batch, stream.schema), first_sequence=batch.first_sequence, received_ns=batch.received_ns)
+            batch.clock = clock
+        self._flow(stream, batch)
+        return missing
+
+    def jump(self, streams):
+        """Leave out JUMP sequence numbers of streams: what comes next may not be what was sent under these. Announced as a gap."""
+        for stream in streams:
+            self._announce_gap(stream, JUMP)
+            stream.next_sequence += JUMP
+            stream.since += JUMP
+            for stage in stream.stages:
+                stage.since += JUMP
+
+    def below(self, streams):
+        """Streams, and all that rules make of them."""
+        found = list(streams)
+        for stream in found:
+            found += [s for stage in stream.stages for s in stage.answers if s not in found]
+        return found
+
+    def _announce_gap(self, stream, count):
+        for outbox in stream.outboxes:
+            outbox.writer.append(GAP, stream.number, stream.next_sequence, count, b"")
+
+
+def conform(batch, schema):
+    """A batch's rows with the fields of another schema: by name where the kind is the same, null otherwise."""
+    kinds = {f.name: f.kind for f in batch.schema.fields}
+    kept = [f.name for f in schema.fields if kinds.get(f.name) == f.kind]
+    return [{name: row[name] for name in kept} for row in batch.rows()]
