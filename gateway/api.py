@@ -9,7 +9,7 @@ import base64
 import json
 import re
 import traceback
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import msgspec
 from litestar import Litestar, Request, Response, Router, delete, get, post, put, route
@@ -18,90 +18,18 @@ from litestar.openapi.config import OpenAPIConfig
 from litestar.openapi.datastructures import ResponseSpec
 from litestar.openapi.plugins import JsonRenderPlugin
 from litestar.openapi.spec import Components, SecurityScheme
-from litestar.params import HeaderParameter, PathParameter, QueryParameter, RawBody
-from msgspec import UNSET, Meta, Struct, UnsetType, structs
+from litestar.params import QueryParameter, RawBody
 
 from edge.errors import TidegateError
 from edge.module import MODULE_BYTES_MAX
 from gateway import control
 from gateway.doorkeeper import TYPE, body
 from gateway.requests import CHUNK_BYTES, NoAnswer, fault_of
+from gateway.shapes import After, Audit, Digest, Job, Label, Listing, Logs, Name, Offset, Params, Problem, Push, Range, Removed, Tail, Version
 
 ASK_S = 20.0
 JSON_BYTES_MAX = 48 << 10            # so that it fits a line of the local socket
-RANGE = r"^(bytes (\*|[0-9]{1,8}-[0-9]{1,8})/[0-9]{1,8})?$"
-NAME = r"^[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}$"
-VERSION = r"^[A-Za-z0-9_][A-Za-z0-9_.@-]{0,80}$"
 STATUS = {"unknown": 404, "rule": 409, "configuration": 409, "request": 409, "device": 502, "upstream": 502, "disk": 503, "gateway": 500}
-
-Name = Annotated[str, PathParameter(pattern=NAME, description="the rule's name")]
-Label = Annotated[str, PathParameter(pattern=VERSION, description="NAME@VERSION, or a digest or the beginning of one")]
-Digest = Annotated[str, PathParameter(pattern=r"^[0-9a-f]{64}$", description="SHA-256 of the file, hexadecimal")]
-RuleName = Annotated[str, Meta(pattern=NAME)]
-Policy = Literal["auto", "keep", "replay", "fresh"]
-
-
-class Problem(Struct):
-    """RFC 9457. fault: whose it is; the request's, the rule's, the configuration's, the disk's, the gateway's (a bug), or something is unknown."""
-
-    type: str
-    title: str
-    status: int
-    detail: str
-    fault: str
-
-
-class Offset(Struct):
-    """How much of an upload is there: go on from here. The size: all of it."""
-
-    offset: int
-
-
-class Started(Struct):
-    """The number of a job: /jobs/{job} tells how far it is."""
-
-    job: str
-
-
-class Job(Struct):
-    """What takes longer than an answer. state: examining, warming, done or failed; report: of the examination; error and fault: why it failed."""
-
-    job: str
-    state: str
-    error: str = ""
-    fault: str = ""
-    report: dict[str, Any] | None = None
-
-
-class Tail(Struct):
-    """Rows of a stream; how many passed since somebody looks, and how many of them were taken."""
-
-    rows: list[dict[str, Any]]
-    next: int
-    seen: int
-    sampled: int
-
-
-class Push(Struct, forbid_unknown_fields=True, omit_defaults=True):
-    """Run an uploaded module. rule: the name to run under (the module's own); input: a stream or another rule; policy: what becomes of the state."""
-
-    digest: Annotated[str, Meta(pattern=r"^[0-9a-f]{6,64}$")]
-    rule: RuleName | UnsetType = UNSET
-    input: RuleName | UnsetType = UNSET
-    params: dict[str, Any] | UnsetType = UNSET
-    limits: dict[str, int] | UnsetType = UNSET
-    lanes: list[RuleName] | UnsetType = UNSET
-    policy: Policy | UnsetType = UNSET
-    horizon: Annotated[str, Meta(max_length=20)] | UnsetType = UNSET
-    shadow: bool | UnsetType = UNSET
-    force: bool | UnsetType = UNSET
-
-
-class Params(Struct, forbid_unknown_fields=True):
-    """New parameters of a rule."""
-
-    params: dict[str, Any]
-    policy: Policy | UnsetType = UNSET
 
 
 # --- the daemon
@@ -127,7 +55,7 @@ def gateway(request: Request) -> Gateway:
 
 
 PROBLEMS = {400: "the request is malformed", 401: "no token or certificate that is known", 403: "reading only", 404: "unknown", 405: "another method is needed",
-            409: "cannot be done now", 413: "too large", 422: "the rule or the configuration is wrong", 429: "too often", 500: "a bug", 502: "upstream",
+            409: "cannot be done now", 413: "too large", 429: "too often", 500: "a bug", 502: "upstream",
             503: "the gateway or its disk does not answer, or too many requests at once"}
 EACH = {"sync_to_thread": True, "responses": {
     code: ResponseSpec(Problem, description=description, media_type=TYPE.decode(), generate_examples=False) for code, description in PROBLEMS.items()}}
@@ -155,68 +83,85 @@ def _options(path, allow):
 
 
 @get("/rules", summary="Rules and versions", **EACH)
-def rules(request: Request) -> Any:
+def rules(request: Request) -> Listing:
     return gateway(request).ask(request, "rule.ls")
 
 
-@post("/rules", summary="Run an uploaded module", status_code=202, **EACH)
-def deploy(request: Request, body: RawBody) -> Started:
+@post("/rules", summary="Run an uploaded module, or a stored one", status_code=202, **EACH)
+def deploy(request: Request, body: RawBody) -> Job:
     return gateway(request).ask(request, "rule.push", **_read(Push, body))
 
 
-@get("/rules/{rule:str}", summary="A rule, whole", **EACH)
-def rule(request: Request, rule: Name) -> Any:
+@get("/rules/{rule:str}", summary="A rule or a stored version, whole", **EACH)
+def rule(request: Request, rule: Label) -> dict[str, Any]:
     return gateway(request).ask(request, "rule.show", rule=rule)
 
 
-@delete("/rules/{rule:str}", summary="Remove a rule", status_code=200, **EACH)
-def remove(request: Request, rule: Name) -> Any:
+@delete("/rules/{rule:str}", summary="End a rule; its versions stay", status_code=202, **EACH)
+def remove(request: Request, rule: Name) -> Job:
     return gateway(request).ask(request, "rule.rm", rule=rule)
 
 
-@delete("/versions/{version:str}", summary="Remove a stored version", status_code=200, **EACH)
-def remove_version(request: Request, version: Label) -> Any:
-    return gateway(request).ask(request, "rule.rm", version=version)
-
-
-@put("/rules/{rule:str}/params", summary="Change parameters", **EACH)
-def set_params(request: Request, rule: Name, body: RawBody) -> Any:
+@put("/rules/{rule:str}/params", summary="Change parameters", status_code=202, **EACH)
+def set_params(request: Request, rule: Name, body: RawBody) -> Job:
     return gateway(request).ask(request, "rule.set", rule=rule, **_read(Params, body))
 
 
-def _about(method, word, summary):
-    """The handler of /rules/NAME/WORD, which is the request rule.WORD."""
-    def handler(request: Request, rule: Name) -> Any:
+@get("/rules/{rule:str}/stats", summary="What a rule does and costs", **EACH)
+def rule_stats(request: Request, rule: Name) -> dict[str, Any]:
+    return gateway(request).ask(request, "rule.stats", rule=rule)
+
+
+@get("/rules/{rule:str}/logs", summary="What befell a rule: uploads, swaps, traps", **EACH)
+def logs(request: Request, rule: Name) -> Logs:
+    return gateway(request).ask(request, "rule.logs", rule=rule)
+
+
+@get("/rules/{rule:str}/diff", summary="Where its shadow's output differs, and what both cost", **EACH)
+def diff(request: Request, rule: Name) -> dict[str, Any]:
+    return gateway(request).ask(request, "rule.diff", rule=rule)
+
+
+def _change(word, summary):
+    """POST /rules/NAME/WORD, which is the request rule.WORD."""
+    def handler(request: Request, rule: Name) -> Job:
         return gateway(request).ask(request, f"rule.{word}", rule=rule)
 
     handler.__name__ = word
-    return method(f"/rules/{{rule:str}}/{word}", summary=summary, status_code=200, **EACH)(handler)
+    return post(f"/rules/{{rule:str}}/{word}", summary=summary, status_code=202, **EACH)(handler)
 
 
-ABOUT_A_RULE = [
-    _about(get, "stats", "What a rule does and costs"), _about(get, "logs", "What befell a rule"), _about(get, "diff", "Where its shadow's output differs"),
-    _about(post, "enable", "Let it work again"), _about(post, "disable", "Let events pass it by"),
-    _about(post, "promote", "Let the shadow take over"), _about(post, "rollback", "Go back to the version before"),
-]
+CHANGES = [_change("enable", "Let it work again"), _change("disable", "Let events pass it by"), _change("promote", "Let the shadow take over"),
+           _change("rollback", "Go back to the version before")]
+
+
+@get("/versions", summary="Stored versions", **EACH)
+def versions(request: Request) -> list[Version]:
+    return gateway(request).ask(request, "rule.ls")["versions"]
+
+
+@delete("/versions/{version:str}", summary="Remove a stored version that no rule needs", status_code=200, **EACH)
+def remove_version(request: Request, version: Label) -> Removed:
+    return gateway(request).ask(request, "rule.rm", version=version)
 
 
 @get("/stats", summary="What each rule does and costs", **EACH)
-def stats(request: Request) -> Any:
+def stats(request: Request) -> dict[str, Any]:
     return gateway(request).ask(request, "rule.stats")
 
 
-@get("/jobs/{job:str}", summary="How far a push is", **EACH)
+@get("/jobs/{job:str}", summary="How far a change is", **EACH)
 def job(request: Request, job: Name) -> Job:
     return gateway(request).ask(request, "job", id=job)
 
 
 @get("/audit", summary="Decisions on rules, in a chain of hashes", **EACH)
-def audit(request: Request, after: Annotated[int, QueryParameter(ge=0, le=2**53)] = 0, limit: Annotated[int, QueryParameter(ge=1, le=1000)] = 100) -> Any:
-    return gateway(request).ask(request, "rule.audit", after=after, limit=limit)
+def audit(request: Request, after: After = -1, limit: Annotated[int, QueryParameter(ge=1, le=200)] = 50) -> Audit:
+    return gateway(request).ask(request, "rule.audit", after=None if after < 0 else after, limit=limit)
 
 
 @get("/tail/{stream:str}", summary="Events as they pass, sampled: ask again with after=next", **EACH)
-def tail(request: Request, stream: Name, after: Annotated[int, QueryParameter(ge=-1, le=2**53, description="-1: what is to come")] = -1) -> Tail:
+def tail(request: Request, stream: Name, after: After = -1) -> Tail:
     return gateway(request).ask(request, "tail", stream=stream, after=None if after < 0 else after)
 
 
@@ -224,7 +169,7 @@ def tail(request: Request, stream: Name, after: Annotated[int, QueryParameter(ge
      description="Content-Range: bytes FIRST-LAST/SIZE for a part, bytes */SIZE with an empty body to ask how much is there, none for the whole. The answer's "
                  "offset is where to go on. Parts that come twice are harmless.", **EACH)
 def upload(request: Request, digest: Digest, body: RawBody,
-           content_range: Annotated[str, HeaderParameter(name="Content-Range", pattern=RANGE)] = "") -> Offset:
+           content_range: Range = "") -> Offset:
     first, size = _range(content_range, len(body))
     there = gateway(request).ask(request, "upload.begin", digest=digest, size=size)["offset"]
     while first <= there < first + len(body):
@@ -254,7 +199,7 @@ def _read(kind, body) -> dict:
         data = msgspec.json.decode(body, type=kind)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise HTTPException(status_code=400, detail=f"the body: {error}") from None
-    return {name: value for name, value in structs.asdict(data).items() if value is not UNSET}
+    return msgspec.to_builtins(data)
 
 
 # --- the application
@@ -265,8 +210,9 @@ BODIES = [
     ("put", "/v1/rules/{rule}/params", JSON, {"$ref": "#/components/schemas/Params"}),
     ("put", "/v1/uploads/{digest}", "application/octet-stream", {"type": "string", "format": "binary", "maxLength": MODULE_BYTES_MAX}),
 ]
-MODELS = [Offset, Started, Job, Tail, Problem, Push, Params]
-ROUTES = [_options("/rules", "GET, OPTIONS, POST"), _options("/rules/{rule:str}", "DELETE, GET, OPTIONS"), status, ledger, rules, deploy, rule, remove, remove_version, set_params, *ABOUT_A_RULE, stats, job, audit, tail, upload]
+MODELS = [Offset, Job, Listing, Removed, Logs, Audit, Tail, Problem, Push, Params]
+ROUTES = [_options("/rules", "GET, OPTIONS, POST"), _options("/rules/{rule:str}", "DELETE, GET, OPTIONS"), status, ledger, rules, deploy, rule, remove, set_params,
+          rule_stats, logs, diff, *CHANGES, versions, remove_version, stats, job, audit, tail, upload]
 
 class Document(JsonRenderPlugin):
     """Serves /openapi.json."""

@@ -49,6 +49,8 @@ FAULTS = {"unknown": Unknown, "configuration": ConfigError, "rule": RuleError, "
 
 def fault_of(error) -> str:
     """Whose fault an error is, in a word that goes over the wire; "gateway" for a bug."""
+    if getattr(error, "code", "") == "unknown":
+        return "unknown"
     return getattr(error, "fault", None) or next((name for name, kind in FAULTS.items() if isinstance(error, kind)), "gateway")
 
 

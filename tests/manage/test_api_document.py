@@ -7,7 +7,7 @@ schemathesis = pytest.importorskip("schemathesis")
 
 from hypothesis import HealthCheck, Phase, settings
 
-from fake_manager import Box
+from fake_manager import Box, job
 from gateway import access, api, doorkeeper
 
 
@@ -29,7 +29,7 @@ def headers(tmp_path_factory):
     """Of one who may write, while the application serves."""
     folder = tmp_path_factory.mktemp("document")
     box = Box(folder)
-    box.manager._rule_promote = lambda request: {}         # the fake's bug
+    box.manager._rule_promote = lambda request: job("promote")         # not the fake's bug
     token = access.add_token(f"{folder}/access", "ann", "write")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(doorkeeper, "RATE", 1e9)
