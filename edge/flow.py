@@ -39,6 +39,8 @@ class Flow:
         return self._streams
 
     def _flow(self, stream, batch, payload=None):
+        if stream.tap is not None:
+            stream.tap(batch)
         if stream.outboxes:
             payload = payload or encode_columns(batch)
             self.changes += 1

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from edge import tables
 from edge.errors import ConfigError
-from edge.signature import is_public_key
+from edge.public_key import is_public_key
 from gateway import spec
 from gateway.units import Duration, Size
 
