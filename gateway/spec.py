@@ -240,6 +240,22 @@ class Metrics(Struct, forbid_unknown_fields=True):
     DOCS = {"port": "on 127.0.0.1"}
 
 
+class Api(Struct, forbid_unknown_fields=True):
+    """The HTTP management API: `tidegate api`, a process of its own. See docs/management.md."""
+
+    host: str = "127.0.0.1"
+    port: Port = 8642
+    tls: Tls | None = None
+    access: str = "api.access"
+
+    DOCS = {
+        "host": "address to listen on; any but loopback needs tls",
+        "port": "port to listen on; 0 takes a free one",
+        "tls": "certificate of the API; with ca, clients may show one of their own instead of a token",
+        "access": "file of tokens (by their hash) and certificates that are let in; `tidegate api --new-token NAME` adds to it",
+    }
+
+
 class Signing(Struct, forbid_unknown_fields=True):
     """Whose rules may be pushed. Rules of this file are not asked for a signature."""
 
@@ -265,6 +281,7 @@ class Config(Struct, forbid_unknown_fields=True):
     lanes: dict[Name, Lane] = {}
     journal: Journal = field(default_factory=Journal)
     metrics: Metrics | None = None
+    api: Api = field(default_factory=Api)
     signing: Signing = field(default_factory=Signing)
 
     DOCS = {
@@ -278,6 +295,7 @@ class Config(Struct, forbid_unknown_fields=True):
         "lanes": "the routes upstream by name",
         "journal": "sizes of the logs",
         "metrics": "off unless given",
+        "api": "for `tidegate api`",
         "signing": "whose rules may be pushed",
     }
 
