@@ -329,3 +329,21 @@ def test_a_module_is_small_and_goes_the_gateways_way(tmp_path):
     world = World("SELECT * FROM env WHERE temp > :limit", **LIMIT)
     assert len(world.wasm) < 40_000 and b"sql_" not in world.wasm
     assert Rule("again", Module(world.wasm), {"limit": 1.0}, ENV, cache=Cache(tmp_path)).is_filter
+
+
+@pytest.mark.parametrize("text, other", [
+    ("SELECT device, window_start, window_end, count(*) AS c, sum(temp) AS s, last(site) AS l, percentile(hum, 0.5) AS p FROM env WHERE n > 1 GROUP BY device, HOP(ts, INTERVAL '4' SECOND, "
+     "INTERVAL '9' SECOND)", ("n > 1", "n > 1 AND temp > -1")),
+    ("SELECT device, window_start, window_end, count(*) AS c, sum(n) AS s FROM env GROUP BY device, SESSION(ts, INTERVAL '5' SECOND)", ("", "")),
+    ("SELECT device, LAG(site) AS s, CHANGED(temp) AS t FROM env WHERE n > 0", ("n > 0", "n > -1")),
+])
+def test_a_new_version_that_keeps_the_same_takes_over(text, other):
+    rows = events(40)
+    whole, old, new = World(text), World(text), World(text.replace(*other) if other[0] else text)
+    old.send(*rows[:20])
+    whole.send(*rows[:20])
+    new.rule.take_over(old.rule.saved(), old.rule.module.manifest.state)
+    assert new.send(*rows[20:]) == whole.send(*rows[20:])
+    stranger = World(text.replace("sum(temp)", "sum(hum)").replace("sum(n)", "sum(n + 1)").replace("LAG(site)", "LAG(lower(site))"))
+    with pytest.raises(RuleError):
+        stranger.rule.take_over(old.rule.saved(), old.rule.module.manifest.state)
