@@ -27,6 +27,7 @@ bench: $(VENV)/built  ## each figure beside its baseline, in one run
 
 docs: $(VENV)/built  ## the generated pages
 	$(BIN)/python -m gateway.reference docs
+	$(BIN)/python -m rulec.sql.reference docs
 
 build:   ## compile the extensions in place, with $(PYTHON)
 	$(PYTHON) -W ignore -c "import setuptools; setuptools.setup()" -q build_ext --inplace
