@@ -8,7 +8,6 @@ import unicodedata
 import pytest
 from values import STR, random_value, same, ulps
 
-pytest.importorskip("ziglang", reason="the library is compiled for the test: pip install ziglang==0.17.1")
 duckdb = pytest.importorskip("duckdb", reason="the oracle: pip install duckdb")
 from sql_library import Library  # noqa: E402
 

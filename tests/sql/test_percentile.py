@@ -6,9 +6,7 @@ import os
 import random
 
 import pytest
-
-pytest.importorskip("ziglang", reason="the library is compiled for the test: pip install ziglang==0.17.1")
-from sql_library import Library  # noqa: E402
+from sql_library import Library
 
 SEED = int(os.environ.get("TIDEGATE_SQL_SEED", "1"))
 SUMMARY = 127
