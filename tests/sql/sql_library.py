@@ -8,6 +8,7 @@ import wasmtime
 
 TEMPLATE = Path(__file__).parents[2] / "rules" / "rulec" / "sql" / "template.wasm"
 OUT = {"i64": "<q", "f64": "<d", "bool": "<i"}
+HEAP = 1 << 20
 ROOM = 4 << 20
 
 
@@ -18,7 +19,8 @@ class Library:
         engine = wasmtime.Engine()
         self.module = wasmtime.Module.from_file(engine, str(TEMPLATE))
         self.store = wasmtime.Store(engine)
-        self.exports = wasmtime.Instance(self.store, self.module, []).exports(self.store)
+        own = [wasmtime.Func(self.store, i.type, lambda *_: HEAP) for i in self.module.imports]     # a query's own functions; only the heap's begin is asked for
+        self.exports = wasmtime.Instance(self.store, self.module, own).exports(self.store)
         self.memory = self.exports["memory"]
         self.names = {e.name for e in self.module.exports if re.match("sql_", e.name)}
         self.area = self.exports["tg_alloc"](self.store, ROOM)
