@@ -1,5 +1,5 @@
 # cython: language_level=3
-"""A rule's instance: one store, one memory. See _instance.pyx."""
+"""A rule's instance: one store, one memory. See _instance.pyx; its state is the business of _state.pyx."""
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 
 from edge._batch cimport Batch
@@ -35,10 +35,12 @@ cdef class Instance:
     cdef int *sources                        # for each input of the plan its place, -1 where absent
     cdef uint32_t n_inputs
 
-    cdef uint32_t _call(self, wasmtime_func_t *function, what, uint32_t argument, bint with_argument, uint32_t rows) except? 0xffffffff
+    cdef uint32_t _call(self, wasmtime_func_t *function, what, uint32_t first, uint32_t second, uint32_t rows) except? 0xffffffff
     cdef int _reserve(self, uint64_t size) except -1
     cdef uint8_t *_area(self, uint64_t size) except NULL
     cdef uint64_t _layout(self, Batch batch, uint32_t *head) except 0
     cdef int _write(self, Batch batch, uint32_t *head) except -1
     cpdef Result process(self, Batch batch)
     cdef Result _process(self, Batch batch)
+
+cdef int copy_struct(void *to, source, size_t size) except -1    # one of wasmtime-py's structures

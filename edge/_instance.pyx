@@ -2,14 +2,13 @@
 """Instance: a module at work for one rule, by rules/ABI.md. One call a batch; only the columns that are asked for are copied.
 
 Life: Instance(...) -> open(arguments) -> bind(schema) -> process(batch) ... A trap, a value that cannot be, or too much time ends it (`dead`):
-make a new one, and restore() what snapshot() gave before. What the module returns is checked in _result.pyx (per batch) and plan.py (once).
+make a new one, and restore() what snapshot() gave before (both in _state.pyx). What the module returns is checked in _result.pyx (per batch) and plan.py (once).
 
 The area, which the module gives by tg_alloc, holds what the host writes for a call:
     Batch 64 | Column 24 x inputs | key watermarks i64 x keys | the columns' values, validity, dictionaries | key codes u32 x rows
 A column that several inputs ask for is there once. Addresses are u32; sizes are computed in 64 bits and compared with the memory.
 """
 import ctypes
-import struct
 
 import wasmtime
 from wasmtime import _ffi
@@ -23,8 +22,7 @@ from cpython.memoryview cimport PyMemoryView_FromMemory
 
 from edge._batch cimport BOOL, STR, TIME, Batch, Column
 from edge._result cimport Answers, Result
-from edge._wasmtime cimport (call, global_get, global_set, memory_data, memory_size, now_ns, wasm_trap_t, wasmtime_error_t, wasmtime_func_t,
-                             wasmtime_global_t, wasmtime_memory_t, wasmtime_val_t)
+from edge._wasmtime cimport (call, memory_data, memory_size, now_ns, wasm_trap_t, wasmtime_error_t, wasmtime_func_t, wasmtime_global_t, wasmtime_memory_t)
 from edge._wasmtime import instantiate
 
 from edge.engine import engine
@@ -35,14 +33,11 @@ from edge.schema import Schema
 cdef enum:
     PAGE = 65536
     AREA_MIN = 4096
-    GLOBAL_BYTES = 17
     TICK = 1
     UNSYNCHRONISED = 2
     HEAD_KEY_WATERMARKS = 0                  # what _layout says to _write
     HEAD_KEY_CODES = 1
     HEAD_KEYS = 2
-
-GLOBAL_SIZES = (4, 8, 4, 8, 16)              # of Wasmtime's kinds i32, i64, f32, f64, v128
 
 
 cdef inline uint64_t aligned(uint64_t at, uint64_t alignment) noexcept nogil:
@@ -71,16 +66,16 @@ cdef class Instance:
         self.store = wasmtime.Store(engine())
         self.store.set_limits(memory_size=limits.memory_bytes, table_elements=limits.table_elements, instances=1, tables=4, memories=1)
         if module.memory_pages * PAGE > limits.memory_bytes:
-            raise self._error(f"the module asks for {module.memory_pages * PAGE} bytes of memory, the limit is {limits.memory_bytes}")
+            raise self.error(f"the module asks for {module.memory_pages * PAGE} bytes of memory, the limit is {limits.memory_bytes}")
         try:
             instance = instantiate(self.store, lambda: wasmtime.Instance(self.store, code, []), limits.time_ns)
         except wasmtime.Trap as trap:
             raise self._trapped(trap, trap.trap_code == wasmtime.TrapCode.INTERRUPT, "at its start") from None
         except wasmtime.WasmtimeError as error:
-            raise self._error(f"it cannot be instantiated: {error}") from None
+            raise self.error(f"it cannot be instantiated: {error}") from None
         self._take_exports(instance)
-        if self._call(&self.f_abi, "tg_abi", 0, False, 0) != 1:
-            raise self._error("it was built for another ABI than 1")
+        if self._call(&self.f_abi, "tg_abi", 0, 0, 0) != 1:
+            raise self.error("it was built for another ABI than 1")
 
     def _take_exports(self, instance):
         cdef uint32_t i
@@ -112,16 +107,16 @@ cdef class Instance:
         self._reserve(size)
         encoded = encode_params(arguments, self.area)
         memcpy(self._area(size), PyBytes_AS_STRING(encoded), size)
-        cdef uint32_t address = self._call(&self.f_open, "tg_open", self.area, True, 0)
+        cdef uint32_t address = self._call(&self.f_open, "tg_open", self.area, 0, 0)
         view = PyMemoryView_FromMemory(<char *>memory_data(self.context, &self.memory), memory_size(self.context, &self.memory), PyBUF_READ)
         try:
             self.plan = Plan.read(view, address)
         except Wrong as wrong:
-            raise self._wrong(wrong) from None
+            raise self.wrong(wrong) from None
         finally:
             view.release()
         if self.plan.error:
-            raise self._error(self.plan.error)
+            raise self.error(self.plan.error)
         return self.plan
 
     def bind(self, schema):
@@ -156,7 +151,7 @@ cdef class Instance:
         if self.busy:
             raise RuntimeError(f"rule {self.name} is in use by another thread")
         if self.dead:
-            raise self._error("it has trapped and must be made anew")
+            raise self.error("it has trapped and must be made anew")
         if batch.schema is not self.seen:
             if batch.schema != self.schema:
                 raise AssertionError(f"rule {self.name} is bound to another schema")
@@ -173,11 +168,11 @@ cdef class Instance:
         self._reserve(self._layout(batch, head))
         self._layout(batch, head)            # the area may have moved
         self._write(batch, head)
-        address = self._call(&self.f_process, "tg_process", self.area, True, batch.n)
+        address = self._call(&self.f_process, "tg_process", self.area, 0, batch.n)
         try:
             return self.answers.read(memory_data(self.context, &self.memory), memory_size(self.context, &self.memory), address, batch)
         except Wrong as wrong:
-            raise self._wrong(wrong) from None
+            raise self.wrong(wrong) from None
 
     cdef uint64_t _layout(self, Batch batch, uint32_t *head) except 0:
         """Fill in `places` and `head` for the area as it is. Returns the bytes needed; addresses mean something only if they fit."""
@@ -288,13 +283,13 @@ cdef class Instance:
             wanted *= 2
         if wanted > <uint64_t>self.limits.memory_bytes:
             self.dead = True
-            raise self._error(f"a call needs {size} bytes of its memory, which may have {self.limits.memory_bytes}: raise the rule's memory limit", "limit")
-        cdef uint32_t address = self._call(&self.f_alloc, "tg_alloc", <uint32_t>wanted, True, 0)
+            raise self.error(f"a call needs {size} bytes of its memory, which may have {self.limits.memory_bytes}: raise the rule's memory limit", "limit")
+        cdef uint32_t address = self._call(&self.f_alloc, "tg_alloc", <uint32_t>wanted, 0, 0)
         if address == 0:
             self.dead = True
-            raise self._error(f"it has no room for {wanted} bytes of input: raise the rule's memory limit, which is {self.limits.memory_bytes}", "limit")
+            raise self.error(f"it has no room for {wanted} bytes of input: raise the rule's memory limit, which is {self.limits.memory_bytes}", "limit")
         if address % 8 or address + wanted > memory_size(self.context, &self.memory):
-            raise self._wrong(f"tg_alloc returned {address:#x} for {wanted} bytes, the memory has {memory_size(self.context, &self.memory):#x}")
+            raise self.wrong(f"tg_alloc returned {address:#x} for {wanted} bytes, the memory has {memory_size(self.context, &self.memory):#x}")
         self.area, self.area_size = address, <uint32_t>wanted
         return 0
 
@@ -303,7 +298,7 @@ cdef class Instance:
             raise AssertionError("the area is not there")
         return memory_data(self.context, &self.memory) + self.area
 
-    cdef uint32_t _call(self, wasmtime_func_t *function, what, uint32_t argument, bint with_argument, uint32_t rows) except? 0xffffffff:
+    cdef uint32_t _call(self, wasmtime_func_t *function, what, uint32_t first, uint32_t second, uint32_t rows) except? 0xffffffff:
         cdef wasmtime_error_t *error = NULL
         cdef wasm_trap_t *trap = NULL
         cdef uint32_t result = 0
@@ -311,78 +306,17 @@ cdef class Instance:
         cdef int over
         with nogil:
             began = now_ns()
-            over = call(self.context, function, argument, with_argument, budget, &result, &error, &trap)
+            over = call(self.context, function, first, second, budget, &result, &error, &trap)
             self.run_ns += now_ns() - began
         if error == NULL and trap == NULL:
             return result
         self.dead = True
         if trap != NULL:
             raise self._trapped(wasmtime.Trap._from_ptr(ctypes.cast(<uintptr_t>trap, ctypes.POINTER(_ffi.wasm_trap_t))), over, f"in {what}")
-        raise self._error(f"{what} failed: {wasmtime.WasmtimeError._from_ptr(ctypes.cast(<uintptr_t>error, ctypes.POINTER(_ffi.wasmtime_error_t)))}", "trap")
+        raise self.error(f"{what} failed: {wasmtime.WasmtimeError._from_ptr(ctypes.cast(<uintptr_t>error, ctypes.POINTER(_ffi.wasmtime_error_t)))}", "trap")
 
-    # --- state
-
-    def snapshot(self):
-        """The state between two calls: (memory without the area, globals), bytes. The area is zeroed: what is in it is no state."""
-        cdef wasmtime_val_t value
-        cdef uint32_t i
-        cdef const uint8_t *source
-        cdef char *to
-        cdef uint64_t behind = <uint64_t>self.area + self.area_size, size
-        self._must_rest()
-        if self.area:
-            memset(self._area(self.area_size), 0, self.area_size)
-        source, size = memory_data(self.context, &self.memory), memory_size(self.context, &self.memory)
-        memory = PyBytes_FromStringAndSize(NULL, size - self.area_size)
-        to = PyBytes_AS_STRING(memory)
-        memcpy(to, source, self.area)
-        memcpy(to + self.area, source + behind, size - behind)
-        parts = [struct.pack("<III", self.area, self.area_size, self.n_globals)]
-        for i in range(self.n_globals):
-            global_get(self.context, &self.globals[i], &value)
-            size = GLOBAL_SIZES[value.kind]      # bytes beyond it are whatever was there
-            parts.append(bytes([value.kind]) + PyBytes_FromStringAndSize(<char *>value.of.bytes, size) + bytes(16 - size))
-        return memory, b"".join(parts)
-
-    def restore(self, memory, mutable):
-        """Put this (opened) instance into the state that snapshot() gave of one of the same module and parameters. Raises RuleError."""
-        cdef wasmtime_val_t value
-        cdef wasmtime_val_t old
-        cdef const unsigned char[::1] image = memory
-        cdef const unsigned char[::1] data = mutable
-        cdef uint64_t size = memory_size(self.context, &self.memory), total
-        cdef uint8_t *to
-        cdef uint32_t i, area, area_size
-        self._must_rest()
-        stranger = "its saved state is not of this module and these parameters"
-        if len(data) != 12 + GLOBAL_BYTES * self.n_globals:
-            raise self._error(stranger)
-        area, area_size, n = struct.unpack_from("<III", mutable)
-        total = <uint64_t>len(image) + area_size
-        if n != self.n_globals or total % PAGE or total < size or area > <uint64_t>len(image) or area % 8 or bool(area) != bool(area_size):
-            raise self._error(stranger)
-        if total > size:
-            try:
-                self.memory_object.grow(self.store, (total - size) // PAGE)
-            except wasmtime.WasmtimeError:
-                raise self._error(f"its saved state has {total} bytes of memory, the limit is now {self.limits.memory_bytes}: raise it again") from None
-        for i in range(self.n_globals):
-            memset(&value, 0, sizeof(value))
-            global_get(self.context, &self.globals[i], &old)
-            value.kind = data[12 + GLOBAL_BYTES * i]
-            memcpy(value.of.bytes, &data[13 + GLOBAL_BYTES * i], 16)
-            if old.kind != value.kind:
-                self.dead = True
-                raise self._error(stranger)
-            if global_set(self.context, &self.globals[i], &value) != NULL:
-                raise AssertionError("a mutable global refused a value of its kind")
-        to = memory_data(self.context, &self.memory)
-        memcpy(to, &image[0], area)
-        memset(to + area, 0, area_size)
-        memcpy(to + area + area_size, &image[0] + area, len(image) - area)
-        self.area, self.area_size = area, area_size
-
-    def _must_rest(self):
+    def must_rest(self):
+        """Raises RuntimeError unless there is a state: between calls, not after a trap."""
         if self.dead or self.busy:
             raise RuntimeError(f"rule {self.name} has no state between calls: it {'has trapped' if self.dead else 'is running'}")
 
@@ -392,20 +326,20 @@ cdef class Instance:
 
     # --- what goes wrong
 
-    def _error(self, what, code="refused", backtrace=None):
+    def error(self, what, code="refused", backtrace=None):
         return RuleError(f"rule {self.name}: {what}", code=code, rule=self.name, digest=self.module.digest, backtrace=backtrace)
 
-    def _wrong(self, what):
+    def wrong(self, what):
         self.dead = True
-        return self._error(f"the module answered nonsense: {what}", "bad output")
+        return self.error(f"the module answered nonsense: {what}", "bad output")
 
     def _trapped(self, trap, over, where):
         self.dead = True
         backtrace = [f"{frame.func_name or f'function {frame.func_index}'} + {frame.func_offset:#x}" for frame in trap.frames[:32]]
         if over:
-            return self._error(f"stopped {where}: it took longer than {self.limits.time_ns / 1e6:g} ms (for up to 1,024 rows)", "limit", backtrace)
+            return self.error(f"stopped {where}: it took longer than {self.limits.time_ns / 1e6:g} ms (for up to 1,024 rows)", "limit", backtrace)
         reason = next((line.strip() for line in reversed(trap.message.splitlines()) if line.strip()), "unknown")
-        return self._error(f"trapped {where}: {reason.removeprefix('wasm trap: ')}", "trap", backtrace)
+        return self.error(f"trapped {where}: {reason.removeprefix('wasm trap: ')}", "trap", backtrace)
 
 
 cdef int copy_struct(void *to, source, size_t size) except -1:

@@ -58,5 +58,5 @@ cdef tg_global_get_fn global_get
 cdef tg_global_set_fn global_set
 
 cdef int64_t now_ns() noexcept nogil                 # monotonic, for counters of time spent
-cdef int call(wasmtime_context_t *context, const wasmtime_func_t *function, uint32_t argument, bint with_argument, int64_t budget_ns,
+cdef int call(wasmtime_context_t *context, const wasmtime_func_t *function, uint32_t first, uint32_t second, int64_t budget_ns,
               uint32_t *result, wasmtime_error_t **error, wasm_trap_t **trap) noexcept nogil

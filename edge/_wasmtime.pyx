@@ -198,18 +198,20 @@ cdef int64_t now_ns() noexcept nogil:
     return tg_clock(CLOCK_MONOTONIC)
 
 
-cdef int call(wasmtime_context_t *context, const wasmtime_func_t *function, uint32_t argument, bint with_argument, int64_t budget_ns,
+cdef int call(wasmtime_context_t *context, const wasmtime_func_t *function, uint32_t first, uint32_t second, int64_t budget_ns,
               uint32_t *result, wasmtime_error_t **error, wasm_trap_t **trap) noexcept nogil:
-    """Call an export of type () -> i32 or (i32) -> i32. The caller owns error and trap. 1: the watchdog found it over its budget."""
-    cdef wasmtime_val_raw_t values[1]
+    """Call an export that returns an i32 and takes up to two: it reads as many as it has. The caller owns error and trap. 1: the watchdog found it over
+    its budget."""
+    cdef wasmtime_val_raw_t values[2]
     cdef int over
-    values[0].i64 = 0
-    values[0].i32 = <int32_t>argument
+    values[0].i64 = values[1].i64 = 0
+    values[0].i32 = <int32_t>first
+    values[1].i32 = <int32_t>second
     trap[0] = NULL
     tg_call_enters()
     c_deadline(context, 1)               # one epoch from now; none passes before the call begins
     tg_call_begins(budget_ns)
-    error[0] = c_call(context, function, values, 1, trap)
+    error[0] = c_call(context, function, values, 2, trap)
     over = tg_call_ends()
     result[0] = <uint32_t>values[0].i32
     return over

@@ -3,6 +3,7 @@
 import hashlib
 from pathlib import Path
 
+from edge import _state
 from edge._instance import Instance
 from edge.errors import RuleError
 from edge.limits import Limits
@@ -71,21 +72,44 @@ class Rule:
 
     def reset(self):
         """A new instance, in the state of the beginning. Raises RuleError, and the old one stays."""
+        self._put_in(self._fresh())
+
+    def _fresh(self) -> Instance:
         instance = Instance(self.name, self.module, self._code, self.limits)
         instance.open(self.arguments)
         instance.bind(self.input_schema)
+        return instance
+
+    def _put_in(self, instance):
         if self._instance is not None:
             self._run_ns += self._instance.run_ns
         self._instance = instance
 
     def image(self):
         """The state: (memory, globals), two bytes objects. Valid between calls, not after a trap."""
-        return self._instance.snapshot()
+        return _state.snapshot(self._instance)
 
     def load_image(self, image):
         """Go to a state that image() gave, of a rule of the same identity. Raises RuleError."""
         memory, mutable = image
-        self._instance.restore(memory, mutable)
+        _state.restore(self._instance, memory, mutable)
+
+    def saved(self) -> bytes | None:
+        """The state in the module's own form, for take_over() of another rule; None: the module has no tg_save. Raises RuleError, and this rule goes on.
+
+        A copy is asked, so that this rule is byte for byte as it was, whatever tg_save does.
+        """
+        if "tg_save" not in self.module.exports:
+            return None
+        copy = self._fresh()
+        _state.restore(copy, *self.image())
+        return _state.saved(copy)
+
+    def take_over(self, saved: bytes, from_state: int):
+        """Begin anew with what saved() gave of another version, whose manifest says state `from_state`. Raises RuleError, and all is as it was."""
+        instance = self._fresh()
+        _state.take_over(instance, saved, from_state)
+        self._put_in(instance)
 
     @property
     def run_ns(self) -> int:

@@ -87,6 +87,16 @@ TG_FN void tg_keys_rehash(void) {
     tg_keys.buckets = buckets, tg_keys.bucket_n = n;
 }
 
+TG_FN tg_key *tg_key_make(text name, uint32_t hash) {     /* a new key, not yet linked */
+    if (tg_keys.n >= tg_keys.bucket_n) tg_keys_rehash();
+    tg_key *k = tg_new((uint32_t)sizeof *k + tg_keys.state_bytes);
+    k->name = tg_keep(name), k->name_size = name.size, k->hash = hash;
+    k->chain = tg_keys.buckets[hash & (tg_keys.bucket_n - 1)];
+    tg_keys.buckets[hash & (tg_keys.bucket_n - 1)] = k;
+    tg_keys.n++;
+    return k;
+}
+
 /* The key of a code, at its first row in this batch: found or made, and now the last used. */
 TG_FN tg_key *tg_key_touch(uint32_t code) {
     text name = tg_key_name(code);
@@ -94,13 +104,8 @@ TG_FN tg_key *tg_key_touch(uint32_t code) {
     tg_key *k = tg_key_find(name, hash);
     if (k) tg_key_unlink(k);
     else {
-        if (tg_keys.n >= tg_keys.max) tg_key_close(tg_keys.oldest);
-        if (tg_keys.n >= tg_keys.bucket_n) tg_keys_rehash();
-        k = tg_new((uint32_t)sizeof *k + tg_keys.state_bytes);
-        k->name = tg_keep(name), k->name_size = name.size, k->hash = hash;
-        k->chain = tg_keys.buckets[hash & (tg_keys.bucket_n - 1)];
-        tg_keys.buckets[hash & (tg_keys.bucket_n - 1)] = k;
-        tg_keys.n++;
+        while (tg_keys.n >= tg_keys.max) tg_key_close(tg_keys.oldest);    /* several where fewer are kept than the version that this one took over from */
+        k = tg_key_make(name, hash);
     }
     tg_key_link(k);
     k->slot = code;
@@ -167,7 +172,8 @@ TG_FN void put_key(output o) {
     static bool tg_passes(event e, void *s) { return passes(e, (state *)s); }                                         \
     static void tg_do(void) { filter_by_key(tg_passes, 0); }                                                          \
     static void tg_opened(void) { keep_by_key(sizeof(state)); open(); }                                               \
-    RULE_ENTRY(tg_opened, tg_do)
+    RULE_ENTRY(tg_opened, tg_do)                                                                                      \
+    TAKE_OVER(0, 0)
 
 /* void use(event, state *) and void on_watermark(state *, int64_t): emits rows; the watermark is also the timer. */
 #define KEYED(open, state, use, on_watermark)                                                                         \
@@ -175,4 +181,5 @@ TG_FN void put_key(output o) {
     static void tg_tell(void *s, int64_t w) { on_watermark((state *)s, w); }                                          \
     static void tg_do(void) { each_by_key(tg_use_state, tg_tell); }                                                   \
     static void tg_opened(void) { keep_by_key(sizeof(state)); open(); }                                               \
-    RULE_ENTRY(tg_opened, tg_do)
+    RULE_ENTRY(tg_opened, tg_do)                                                                                      \
+    TAKE_OVER(0, 0)

@@ -322,14 +322,17 @@ TG_INLINE void each(void (*use)(event)) {
 /* bool passes(event): a filter of single events. */
 #define FILTER(open, passes)                                                                                          \
     static void tg_do(void) { filter(passes); }                                                                       \
-    RULE_ENTRY(open, tg_do)
+    RULE_ENTRY(open, tg_do)                                                                                           \
+    TAKE_OVER(0, 0)
 
 /* void use(event): emits rows for single events. */
 #define EACH(open, use)                                                                                               \
     static void tg_do(void) { each(use); }                                                                            \
-    RULE_ENTRY(open, tg_do)
+    RULE_ENTRY(open, tg_do)                                                                                           \
+    TAKE_OVER(0, 0)
 
 #include "edge_rows.h"
 #include "edge_keys.h"
 #include "edge_windows.h"
+#include "edge_state.h"
 #endif

@@ -86,4 +86,5 @@ TG_INLINE void windows_add(event e, windows *ws, void (*add)(event, void *), voi
     static void tg_tell(void *s, int64_t w) { windows_close(s, w, tg_shut); }                                         \
     static void tg_do(void) { each_by_key(tg_use_state, tg_tell); }                                                   \
     static void tg_opened(void) { keep_by_key(sizeof(windows)); tg_windows.bytes = sizeof(tally); open(); }           \
-    RULE_ENTRY(tg_opened, tg_do)
+    RULE_ENTRY(tg_opened, tg_do)                                                                                      \
+    TAKE_OVER(0, 0)

@@ -137,14 +137,14 @@ class Rule:
         self.memory, self.exports = exports["memory"], exports
         assert exports["tg_abi"](self.store) == 1
 
-    def send(self, build, call):
+    def send(self, build, call, *more):
         """Lays the structure out twice, first to know its size; calls with its address."""
         size = len(build(0)[0].bytes)
         base = self.exports["tg_alloc"](self.store, size) & 0xFFFFFFFF
         assert base and base % 8 == 0
         area, address = build(base)
         self.memory.write(self.store, area.bytes, base)
-        return self.exports[call](self.store, address) & 0xFFFFFFFF
+        return self.exports[call](self.store, address, *more) & 0xFFFFFFFF
 
     def read(self, address, size):
         assert 0 < address and address + size <= self.memory.data_len(self.store), (address, size)
@@ -300,6 +300,22 @@ class Rule:
         self.memory.write(self.store, memory)
         for g, value in enumerate(values):
             self.exports[f"tg$global:{g}"].set_value(self.store, value)
+
+
+    def saved(self):
+        """The state in the rule's own form."""
+        at, size = struct.unpack("<2I", self.read(self.exports["tg_save"](self.store) & 0xFFFFFFFF, 8))
+        return self.read(at, size)
+
+    def take_over(self, saved, from_state=1):
+        """Whether the rule takes the state of another one."""
+        def build(base):
+            area = Area(base)
+            return area, area.put(struct.pack("<2I", area.put(saved, 1), len(saved)))
+
+        answer = self.send(build, "tg_migrate", from_state)
+        assert answer in (0, 1)
+        return answer == 1
 
 
 def dictionary(batch, name, extra=()):

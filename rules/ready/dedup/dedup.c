@@ -57,18 +57,24 @@ static void make_room(memory *m) {
     }
 }
 
-static bool is_new(event e, memory *m) {
-    text t = id_of(e);
-    uint32_t hash = tg_hash(t) ^ (uint32_t)m * 0x9e3779b1u;
-    for (id *i = buckets[hash & (bucket_n - 1)]; i; i = i->chain)
-        if (i->hash == hash && i->owner == m && text_equal((text){i->at, i->size}, t)) return false;
-    make_room(m);
+static uint32_t hash_of(text t, const memory *m) { return tg_hash(t) ^ (uint32_t)m * 0x9e3779b1u; }
+
+static void remember(text t, uint32_t hash, int64_t time, memory *m) {
     id *i = tg_new(sizeof *i);
-    *i = (id){buckets[hash & (bucket_n - 1)], 0, m, tg_keep(t), t.size, hash, i64(e, when)};
+    *i = (id){buckets[hash & (bucket_n - 1)], 0, m, tg_keep(t), t.size, hash, time};
     buckets[hash & (bucket_n - 1)] = i;
     *(m->newest ? &m->newest->newer : &m->oldest) = i;
     m->newest = i;
     m->n++, n_ids++;
+}
+
+static bool is_new(event e, memory *m) {
+    text t = id_of(e);
+    uint32_t hash = hash_of(t, m);
+    for (id *i = buckets[hash & (bucket_n - 1)]; i; i = i->chain)
+        if (i->hash == hash && i->owner == m && text_equal((text){i->at, i->size}, t)) return false;
+    make_room(m);
+    remember(t, hash, i64(e, when), m);
     return true;
 }
 
@@ -88,6 +94,22 @@ static void on_watermark(void *state, int64_t watermark) {
 }
 static void process(void) { filter_by_key(passes, on_watermark); }
 
+/* The ids of a key for another version: u32 size | bytes | i64 time of each, oldest first. Their number stands in the memory. */
+static void write_ids(const void *state) {
+    for (const id *i = ((const memory *)state)->oldest; i; i = i->newer) save_text((text){i->at, i->size}), save_bytes(&i->time, 8);
+}
+static bool read_ids(void *state) {
+    memory *m = state;
+    int64_t n = m->n, time;
+    m->oldest = m->newest = 0, m->n = 0;
+    for (; n > 0; n--) {
+        text t;
+        if (!load_text(&t) || !load_bytes(&time, 8)) return false;
+        remember(t, hash_of(t, m), time, m);
+    }
+    return true;
+}
+
 static void open(void) {
     sequence = text_equal(param_text("mode"), literal("sequence"));
     field = input_of(param_text("id"), sequence ? I64 : ANY, 0);
@@ -104,3 +126,4 @@ static void open(void) {
     buckets = tg_new(bucket_n * (uint32_t)sizeof *buckets);
 }
 RULE_ENTRY(open, process)
+TAKE_OVER(write_ids, read_ids)

@@ -98,3 +98,4 @@ static void process(void) {
     tg_answer.columns = out;
 }
 RULE_ENTRY(open, process)
+TAKE_OVER(0, 0)

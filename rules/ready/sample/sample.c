@@ -33,5 +33,6 @@ static void open(void) {
     when = input_event_time();
     if (nth < 0 || interval < 0) reject("nth and interval must be 0 or above");
     if ((nth > 0) == (interval > 0)) reject("give either nth or interval");
+    state_means(nth), state_means(interval);
 }
 KEYED_FILTER(open, memory, passes)

@@ -41,9 +41,11 @@ static void open(void) {
     if (!(hysteresis >= 0)) reject("hysteresis must be 0 or above");
     if (hysteresis > 0 && !greater && !less) reject_text("hysteresis has no meaning with op ", op, ": use >, >=, < or <=, or leave it out");
     if (hysteresis > 0) keep_by_key(sizeof(memory));
+    state_means(greater);
 }
 static void process(void) {
     if (hysteresis > 0) filter_by_key(passes_with_memory, 0);
     else filter(passes);
 }
 RULE_ENTRY(open, process)
+TAKE_OVER(0, 0)

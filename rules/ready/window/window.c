@@ -118,3 +118,4 @@ static void open(void) {
     }
 }
 RULE_ENTRY(open, process)
+TAKE_OVER(0, 0)

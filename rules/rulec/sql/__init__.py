@@ -33,7 +33,7 @@ def compile(text, *, schema, name, optional=(), version=1, summary="", parameter
     """
     given = [_parameter(p, name) for p in parameters]
     types = {p["name"]: p["type"] for p in given}
-    source = Source(text, name)
+    source = Source(text, name, (f.name for f in schema.fields))
     tree = source.parse()
     bound = query.bind(source, tree, schema, types)
     made = template()
