@@ -217,6 +217,8 @@ class Stand:
         if batch is None:
             return False
         batch.first_sequence = self._input.next_sequence
+        if self._scout.memory_bytes > self.rule.memory_bytes:
+            self._scout.reset()                                          # memory grows and does not shrink
         self._scout.load_image(image)
         try:
             result = self._scout.process(batch)

@@ -117,6 +117,7 @@ class Swaps:
             self._commit(swap, stage, None, None, "fresh")
             return
         source, names = self._place(then)
+        core.pipeline.catch_up()         # what waits for CPU is the present version's
         if swap.heir is not None:
             self._commit(swap, stage, swap.heir(source), source, "keep", names)
             return
@@ -156,6 +157,7 @@ class Swaps:
         warmup.step()
         if not warmup.level:
             return
+        core.pipeline.catch_up()
         warmup.finish()
         rule = warmup.stage.rule
         if rule.quarantined:
@@ -185,6 +187,7 @@ class Swaps:
     def _commit(self, swap, stage, rule, source, policy, names=(), watermarks=None):
         """Make the change in memory and commit it. Raises ConfigError, RuleError, DiskError; then nothing has changed."""
         core, then = self._core, swap.deployment
+        core.pipeline.catch_up()
         change = core.succession()
         closes = stage is not None and (policy == "fresh" or stage.input is not source)
         if closes:
