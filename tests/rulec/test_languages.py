@@ -19,7 +19,7 @@ from rulec.scaffold import ENDINGS, scaffold
 
 ENV = Schema("env", (Field("device", "str"), Field("ts", "time"), Field("temp", "f64", "°C"), Field("place", "str")), key="device", time="ts")
 S = 10**9
-NODE = Path(os.environ.get("TIDEGATE_NODE_MODULES", Path.home() / ".cache/tidegate/node_modules"))      # scripts/prerequisites puts the compiler there
+NODE = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "tidegate" / "node_modules"      # scripts/prerequisites puts the compiler there
 
 
 @pytest.fixture(scope="module")
