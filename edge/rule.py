@@ -37,8 +37,7 @@ class Rule:
         self.input_schema = schema
         self._code = cache.load(self.module)
         self._instance = None
-        self._run_ns = 0                 # of instances that are gone
-        self.calls = self.rows_in = self.rows_out = self.rows_late = self.rows_ignored = self.traps = 0
+        self.begin_counting()
         self.strikes = []
         self.quarantined = False
         self.reset()
@@ -51,6 +50,11 @@ class Rule:
         """Differs between rules whose saved states are not for each other: module, parameters, and what is read from which stream."""
         read = [(f.name, f.kind) for f in self.input_schema.fields], self.input_schema.key, self.input_schema.time
         return hashlib.sha256(repr((self.digest, sorted(self.arguments.items()), read)).encode()).hexdigest()
+
+    def begin_counting(self):
+        """Counters speak of what comes from here on."""
+        self._run_ns = -self._instance.run_ns if self._instance is not None else 0
+        self.calls = self.rows_in = self.rows_out = self.rows_late = self.rows_ignored = self.traps = 0
 
     def process(self, batch):
         """The edge._result.Result for a batch of the input stream, or a tick. Raises RuleError; the instance is dead then."""

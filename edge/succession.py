@@ -75,7 +75,7 @@ class Succession:
         """names: of all rules, each after what feeds it."""
         self._stages.sort(key=lambda stage: names.index(stage.name))
 
-    def close(self, stage, lanes):
+    def close(self, stage):
         """What the stage's rule has open goes out on its partial stream, under the number it has now."""
         made, trouble = partials(stage, self._pipeline.received_ns)
         stream = stage.partial

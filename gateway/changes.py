@@ -12,7 +12,7 @@ from edge.deployment import Deployment
 from edge.errors import DiskError, RuleError, TidegateError
 from gateway import signing
 from gateway.examine import changed
-from gateway.requests import fault_of
+from gateway.requests import Unknown, fault_of
 
 FOLLOW_S = 0.02
 
@@ -32,8 +32,8 @@ class Changes:
     def deployment(self, rule) -> Deployment:
         """What runs under a name. Raises TidegateError."""
         found = self._core.deployments.get(rule)
-        if found is None or not found.digest:
-            raise no_rule(rule, [name for name, d in self._core.deployments.items() if d.digest])
+        if found is None:
+            raise no_rule(rule, self._core.deployments)
         return found
 
     # --- push
@@ -48,9 +48,10 @@ class Changes:
             path, file = self._core.store.path(stored.digest), stored.file
         keys = signing.encoded(signing.public_keys(self._daemon.config.signing))
         self._lanes(asked.lanes)
-        question = {"path": path, "file": file, "cache": self._core.modules, "policy": self._daemon.config.signing.policy, "keys": keys, "force": asked.force,
+        question = {"path": path, "file": file, "cache": f"{self._daemon.config.gateway.data}/modules", "policy": self._daemon.config.signing.policy, "keys": keys, "force": asked.force,
                     "asked": {"rule": asked.rule, "input": asked.input, "params": asked.params, "limits": asked.limits and asked.limits.given()},
-                    "rules": self._running(), "streams": {s.name: s.schema.to_dict() for s in self._core.pipeline.streams}}
+                    "rules": self._running(), "streams": {s.name: s.schema.to_dict() for s in self._core.pipeline.streams},
+                    "inputs": list(self._daemon.config.streams)}
         job = self._jobs.begin("push", asked.rule or "", who)
         try:
             self._admission.examine(question, lambda report: self._examined(job, asked, horizon_ns, stored, file, report))
@@ -63,11 +64,20 @@ class Changes:
         """What admission compares with."""
         running = {}
         for name, d in self._core.deployments.items():
-            version = self._core.store.find(d.digest)
-            if d.digest:
-                running[name] = {"input": d.input, "params": d.params, "limits": d.limits, "digest": d.digest,
-                                 "name": version.name if version else "", "version": version.version if version else 0}
+            module, version = self.version_of(d.digest)
+            running[name] = {"input": d.input, "params": d.params, "limits": d.limits, "digest": d.digest, "name": module, "version": version}
         return running
+
+    def version_of(self, digest) -> tuple[str, int]:
+        """(name, version) of a module, the configuration's too; ("", 0) when it is gone."""
+        known = self._core.store.find(digest)
+        if known is not None:
+            return known.name, known.version
+        try:
+            manifest = self._core.module(digest).manifest
+        except RuleError:
+            return "", 0
+        return manifest.name, manifest.version
 
     def _lanes(self, lanes):
         known = self._daemon.config.lanes
@@ -91,7 +101,8 @@ class Changes:
         if not asked.force:
             self._core.store.check(job.version, module["digest"])
         self._pending[job.number] = module["digest"]
-        more = {"signed_by": report["signed_by"], "params": plan["params"], "policy": "shadow" if asked.shadow else asked.policy, **({"forced": True} if asked.force else {})}
+        more = {"signed_by": report["signed_by"], "params": plan["params"], "policy": "shadow" if asked.shadow else asked.policy,
+                **({"forced": True} if asked.force else {})}
         self._audit.append(job.who, "admitted", **facts, **more)
         self._chronicle.note(job.rule, "admitted", f"{job.version} ({module['digest'][:12]})" + (f", signed by {report['signed_by']}" if report["signed_by"] else ""), job.who)
         if stored is None:
@@ -118,14 +129,14 @@ class Changes:
     def enable(self, rule, enabled, who) -> dict:
         """Let a rule work, or events pass it by."""
         self.deployment(rule)
-        return self._change("enabled" if enabled else "disabled", rule, who, lambda: self._core.set_enabled(rule, enabled))
+        return self._change("enable" if enabled else "disable", rule, who, lambda: self._core.set_enabled(rule, enabled, who=who))
 
     def rollback(self, rule, who) -> dict:
         """Back to the version before."""
         current = self.deployment(rule)
         if current.previous is None:
             raise RuleError(f"{rule} has no version to go back to", rule=rule)
-        return self._change("rollback", rule, who, lambda: self._core.rollback(rule), digest=current.previous["digest"], params=current.previous["params"])
+        return self._change("rollback", rule, who, lambda: self._core.rollback(rule, who=who), digest=current.previous["digest"], params=current.previous["params"])
 
     def promote(self, rule, who) -> dict:
         """The shadow takes over."""
@@ -137,13 +148,18 @@ class Changes:
     def remove_rule(self, rule, who) -> dict:
         """The rule ends; its versions stay in the store."""
         self.deployment(rule)
-        return self._change("removed", rule, who, lambda: self._core.remove(rule))
+        return self._change("remove", rule, who, lambda: self._core.remove(rule, who=who))
 
     def remove_version(self, text, who) -> dict:
         """A stored version goes."""
         version = self._core.store.resolve(text)
-        self._audit.append(who, "version removed", version=version.label, digest=version.digest)
-        self._core.store.remove(version.digest)
+        facts = {"version": version.label, "digest": version.digest}
+        self._audit.append(who, "remove", **facts)
+        try:
+            self._core.store.remove(version.digest)
+        except TidegateError as error:
+            self._note(who, "refused", **facts, why=str(error))
+            raise
         return {"removed": version.label}
 
     def _change(self, what, rule, who, act, **details) -> dict:
@@ -182,8 +198,8 @@ class Changes:
         self._log.warning("rule", f"{job.rule or facts.get('digest', '')[:12]}: {job.what} is refused: {why}")
 
     def _swap(self, job, swap):
-        """Follow a swap to its end; None: it is done already."""
-        job.swap, job.state = swap, "warming"
+        """Follow a swap of the core's to its end, which event() hears of; None: it is done."""
+        job.swap = swap
         self._follow_one(job)
         self._follow_soon()
 
@@ -195,31 +211,26 @@ class Changes:
     def _follow(self):
         self._following = False
         for job in self._jobs.unfinished():
-            if job.state == "warming":
+            if job.swap is not None:
                 self._follow_one(job)
         self._follow_soon()
 
     def _follow_one(self, job):
         swap = job.swap
-        if swap is not None:
-            job.policy, job.progress = getattr(swap, "policy", ""), getattr(swap, "progress", 0.0)
-            if swap.state == "failed":
-                self._refused(job, {"rule": job.rule, "version": job.version}, swap.error, "rule")
-                return
-            if swap.state != "done":
-                return
-        job.state, job.progress, job.swap = "done", 1.0, None
-        self._pending.pop(job.number, None)
-        done = {"push": "swapped", "set": "swapped", "rollback": "rolled back", "promote": "promoted"}.get(job.what)
-        if done:
-            self._note(job.who, done, rule=job.rule, version=job.version, policy=job.policy)
-            self._chronicle.note(job.rule, done, f"{job.version} {job.policy}".strip(), job.who)
+        if swap is None:
+            job.state = "done"
+        else:
+            job.state, job.policy, job.progress, job.error, job.notes = swap.state, swap.policy, swap.progress, swap.error, list(swap.notes)
+        if job.finished:
+            job.swap, job.fault = None, "rule" if job.error else ""
+            self._pending.pop(job.number, None)
 
-    def event(self, what, rule, text="", **details):
-        """What the core tells of by itself: a trap, a quarantine, going back by itself."""
-        self._chronicle.note(rule, what, text, "gateway")
-        if what != "trap":
-            self._note("gateway", what, rule=rule, text=text, **details)
+    def event(self, kind, rule, text="", who="", **details):
+        """What the core tells of: what a swap came to, and what it does by itself (a trap, a quarantine, going back)."""
+        what = {"swap": "swapped", "rollback": "rolled back", "enable": "is enabled", "disable": "is disabled", "remove": "is removed"}.get(kind, kind)
+        self._chronicle.note(rule, what, text, who)
+        if kind != "trap":
+            self._note(who or "gateway", what, rule=rule, text=text, **{name: value for name, value in details.items() if value})
 
     def _note(self, who, what, **details):
         """A line in the audit log about what has happened already."""
@@ -229,9 +240,9 @@ class Changes:
             self._log.error("rule", f"not in the audit log: {what} {details}: {error}")
 
 
-def no_rule(name, known) -> TidegateError:
+def no_rule(name, known) -> Unknown:
     """There is no such rule."""
     import difflib                       # seldom needed
 
     near = difflib.get_close_matches(name, known, 1)
-    return TidegateError(f"there is no rule {name[:80]!r}" + (f"; did you mean {near[0]}?" if near else f"; there are {', '.join(known)}" if known else ""))
+    return Unknown(f"there is no rule {name[:80]!r}" + (f"; did you mean {near[0]}?" if near else f"; there are {', '.join(known)}" if known else ""))

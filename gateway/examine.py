@@ -1,9 +1,9 @@
 """The examination of a module, in a process of its own under limits: `python -m gateway.examine` reads a question from standard input, writes
 a JSON line for each check as it is passed, and a last one that says yes or no. gateway/admission.py starts it and may kill it at any moment.
 
-question   {"path", "file", "cache", "policy", "keys", "force", "asked", "rules", "streams"}
+question   {"path", "file", "cache", "policy", "keys", "force", "asked", "rules", "streams", "inputs"}
     asked: {"rule", "input", "params", "limits"} of the push, each may be None; rules: what runs now, name -> {"input", "params", "limits", "name",
-    "version", "digest"}; streams: name -> schema of all that a rule may read, the input streams first
+    "version", "digest"}; streams: name -> schema of all that a rule may read; inputs: the names of those that devices feed
 answers    {"check", "said", "ms"} ... then {"ok": true, "module": {...}, "signed_by", "plan"} or {"ok": false, "why", "fault", "details"}
     plan: {"rule", "input", "params"}: what would run, from what was asked, what runs now and what the manifest says
 
@@ -79,12 +79,12 @@ class Examination:
 
     def _plan(self, manifest):
         """What would run, and what runs under that name now (or None)."""
-        asked, streams = self.question["asked"], self.question["streams"]
+        asked, streams, inputs = self.question["asked"], self.question["streams"], self.question["inputs"]
         rule = asked["rule"] or manifest.name
         running = self.question["rules"].get(rule)
         params = changed((running or {}).get("params", {}), asked["params"] or {})
         limits = asked["limits"] or (running or {}).get("limits")
-        stream = asked["input"] or (running or {}).get("input") or (next(iter(streams)) if len(streams) == 1 else None)
+        stream = asked["input"] or (running or {}).get("input") or (inputs[0] if len(inputs) == 1 else None)
         if stream is None:
             raise ConfigError(f"which stream shall {rule} read? name it as input; there are {', '.join(streams)}")
         if stream not in streams:

@@ -1,6 +1,7 @@
 """Jobs: what was asked for and takes longer than an answer may. A bounded table; finished jobs are kept for a while, so that their outcome can be asked for."""
 
 from edge.errors import TidegateError
+from gateway.requests import Unknown
 
 UNFINISHED_MAX = 8
 KEPT_MAX = 64
@@ -8,13 +9,13 @@ FINISHED = ("done", "failed")
 
 
 class Job:
-    """One of them. state: "examining", "warming", "done" or "failed"; policy: of the swap, as it came to be; progress: 0 to 1 of a warm-up;
-    report: of the admission, or None; error: why it failed."""
+    """One of them. state: "examining", "waiting", "warming", "done" or "failed"; policy: of the swap, as it came to be; progress: 0 to 1 of a warm-up;
+    report: of the admission, or None; error: why it failed; notes: what whoever asked should know."""
 
     def __init__(self, number, what, rule, who):
         self.number, self.what, self.rule, self.who = number, what, rule, who
         self.state, self.policy, self.progress, self.version, self.error, self.fault = "examining", "", 0.0, "", "", ""
-        self.report = None
+        self.report, self.notes = None, []
         self.swap = None                 # while it is under way
 
     @property
@@ -28,7 +29,8 @@ class Job:
     def to_dict(self) -> dict:
         """Plain data."""
         return {"job": str(self.number), "what": self.what, "rule": self.rule, "version": self.version, "state": self.state, "policy": self.policy,
-                "progress": self.progress, "error": self.error, "fault": self.fault, "report": self.report}
+                "progress": self.progress, "error": self.error, "fault": self.fault, "notes": self.notes,
+                "report": self.report}
 
 
 class Jobs:
@@ -56,5 +58,5 @@ class Jobs:
         """Raises TidegateError."""
         job = self._jobs.get(int(number)) if str(number).isascii() and str(number).isdigit() else None
         if job is None:
-            raise TidegateError(f"there is no job {str(number)[:20]!r}: jobs are forgotten some time after they end, and when the gateway stops")
+            raise Unknown(f"there is no job {str(number)[:20]!r}: jobs are forgotten some time after they end, and when the gateway stops")
         return job

@@ -140,6 +140,10 @@ class Manager:
             raise TidegateError(f"{name}: {error}") from None
         return answer(asked, who)
 
+    def event(self, kind, rule, text="", **details):
+        """What the core tells of."""
+        self._changes.event(kind, rule, text, **details)
+
     def close(self):
         """End what is under way; release the files."""
         self._admission.close()
@@ -209,21 +213,20 @@ class Manager:
                 **{"state": "not running", **running.get(d.rule, {})}}
 
     def _label(self, digest):
-        version = self._core.store.find(digest)
-        return version.label if version else digest[:12]
+        name, version = self._changes.version_of(digest)
+        return f"{name}@{version}" if name else digest[:12]
 
     def _show(self, asked, who):
         name = asked.rule
         if name in self._core.deployments:
             d = self._core.deployments[name]
             shown = {"running": self._row(d, rules(self._core)), "previous": d.previous, "shadow": d.shadow}
-            version = self._core.store.find(d.digest)
+            digest = d.digest
         else:
-            shown, version = {}, self._core.store.resolve(name)
-        if version is not None:
-            manifest = self._core.store.module(version.digest).manifest
-            shown |= {"version": version_dict(version), "parameters": [msgspec.to_builtins(p) for p in manifest.parameters]}
-        return shown
+            shown, digest = {}, self._core.store.resolve(name).digest
+        version = self._core.store.find(digest)
+        return shown | {"version": version_dict(version) if version else None,
+                        "parameters": [msgspec.to_builtins(p) for p in self._core.module(digest).manifest.parameters]}
 
     def _stats(self, asked, who):
         found = rules(self._core)

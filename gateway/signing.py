@@ -5,6 +5,7 @@ from pathlib import Path
 
 from edge import signature
 from edge.errors import ConfigError, RuleError
+from edge.public_key import is_public_key, public_key
 
 KEY_FILE_BYTES_MAX = 4096
 
@@ -14,7 +15,7 @@ def public_keys(signing) -> dict[str, bytes]:
     keys = {}
     for name, given in signing.keys.items():
         try:
-            keys[name] = signature.public_key(given if signature.is_public_key(given) else _text(given))
+            keys[name] = public_key(given if is_public_key(given) else _text(given))
         except ConfigError as error:
             raise ConfigError(f"signing.keys.{name}: {error}") from None
     return keys

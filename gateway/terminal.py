@@ -77,15 +77,16 @@ def tree(value, indent=0):
             print(f"{'  ' * indent}{plain(name)}")
             tree(item, indent + 1)
         else:
-            print(f"{'  ' * indent}{plain(name):{max(1, 24 - 2 * indent)}} {cell(item)}")
+            shown = plain(item) if isinstance(item, str) and item else cell(item)
+            print(f"{'  ' * indent}{plain(name):{max(1, 24 - 2 * indent)}} {shown}")
 
 
 # --- jobs
 
 
-def follow(gateway, job, states):
-    """The job when it is in one of these states, or finished."""
-    while job["state"] not in ("done", "failed", *states):
+def follow(gateway, job, wait):
+    """The job when it is finished or, if one does not wait for that, warms up."""
+    while job["state"] not in ("done", "failed") and (wait or job["state"] != "warming"):
         time.sleep(POLL_S)
         job = gateway.ask({"do": "job", "id": job["job"]})
     return job
@@ -100,6 +101,8 @@ def tell(job, as_json) -> int:
     for check in report.get("checks", ()):
         print(f"  ok  {plain(check['check']):10} {plain(check['said'])}  ({check['ms']:,.0f} ms)")
     version, policy = (f" {plain(job[name])}" if job[name] else "" for name in ("version", "policy"))
+    for note in job["notes"]:
+        print(f"      {plain(note)}")
     if job["state"] == "failed":
         print(f"  no  {plain(job['error'])}")
         for line in report.get("details", ()):
@@ -109,12 +112,12 @@ def tell(job, as_json) -> int:
     if job["state"] == "done":
         print(f"{plain(job['rule'])}: {job['what']}{version} done" + (f", state:{policy}" if policy else ""))
     else:
-        print(f"{plain(job['rule'])}: {job['what']}{version} warms up, {job['progress']:.0%} (policy{policy}); the old one goes on until then. `tidegate rule ls` shows it")
+        print(f"{plain(job['rule'])}: {job['what']}{version} warms up, {job['progress']:.0%} ; the old one goes on until then. `tidegate rule ls` shows it")
     return 0
 
 
-def change(arguments, name, states=("warming",), **fields) -> int:
+def change(arguments, name, **fields) -> int:
     """Ask for a change and print what became of it."""
     with remote.open_gateway(arguments) as gateway:
         job = gateway.ask({"do": name, "rule": arguments.rule, **fields})
-        return tell(follow(gateway, job, () if getattr(arguments, "wait", False) else states), arguments.json)
+        return tell(follow(gateway, job, getattr(arguments, "wait", False)), arguments.json)

@@ -28,7 +28,7 @@ def run(arguments):
         else:
             request["digest"] = arguments.file
         job = gateway.ask(request)
-        return terminal.tell(terminal.follow(gateway, job, () if arguments.wait else ("warming",)), arguments.json)
+        return terminal.tell(terminal.follow(gateway, job, arguments.wait), arguments.json)
 
 
 def _read(file):

@@ -17,6 +17,8 @@ def run(arguments):
         print(json.dumps(found))
         return
     parameters = found.pop("parameters", [])
+    if found.get("version"):
+        found["version"]["when"] = terminal.moment(found["version"].pop("when_ns") / 1e9)
     terminal.tree({name: item for name, item in found.items() if item is not None})
     if parameters:
         print("parameters")

@@ -38,7 +38,7 @@ def question(tmp_path, cache, wasm, running=None, **changes):
     path.write_bytes(wasm)
     asked = {"rule": None, "input": None, "params": None, "limits": None} | {n: changes.pop(n) for n in ("rule", "input", "params", "limits") if n in changes}
     return {"path": str(path), "file": hashlib.sha256(wasm).hexdigest(), "cache": cache, "policy": "optional", "keys": {}, "force": False, "asked": asked,
-            "rules": {"hot": RUNNING | running} if running else {}, "streams": {"s": STREAM.to_dict()}} | changes
+            "rules": {"hot": RUNNING | running} if running else {}, "streams": {"s": STREAM.to_dict()}, "inputs": ["s"]} | changes
 
 
 def wait(reactor, reports, count=1, timeout_s=60):
@@ -83,7 +83,7 @@ REFUSALS = {                             # name: (module, question, what the rea
     "an endless start": (module(opens="(loop (result i32) (br 0))"), {}, "longer than 10 ms", "code"),
     "a parameter": (rule(), {"params": {"limt": 3}}, "no parameter 'limt'", "code"),
     "an unknown stream": (rule(), {"input": "x"}, "no stream or rule 'x' to read; there are s", "signature"),
-    "no stream named": (rule(), {"streams": {"s": POOR, "u": POOR}}, "which stream shall probe read.*there are s, u", "signature"),
+    "no stream named": (rule(), {"streams": {"s": POOR, "u": POOR}, "inputs": ["s", "u"]}, "which stream shall probe read.*there are s, u", "signature"),
     "a missing field": (rule(), {"streams": {"s": POOR}}, "t", "code"),
 }
 

@@ -18,7 +18,7 @@ class Served:
     """A Box behind its local socket, in a thread."""
 
     def __init__(self):
-        self.box = Box(Disk(), "compiled")
+        self.box = Box(Disk())
         self.control = Control(self.box.reactor, "data", {"manage": lambda request: self.box.manager.handle(request["request"], request["who"])})
         self._ends = False
         self._thread = threading.Thread(target=self._run)
@@ -37,8 +37,9 @@ class Served:
 
 
 @pytest.fixture
-def served(tmp_path, monkeypatch):
+def served(tmp_path, monkeypatch, compiled):
     monkeypatch.chdir(tmp_path)
+    compiled(tmp_path)
     served = Served()
     yield served
     served.close()
@@ -81,7 +82,6 @@ def test_a_rule_is_pushed_watched_changed_and_removed(served, tidegate, tmp_path
     assert status == 0 and "whole up to line" in out and "rolled back" in out
     assert tidegate("rule", "stats")[1] == "no rules\n", "the fake runs none"
     assert tidegate("rule", "rm", "hot")[0] == 0 and "no rules" in tidegate("rule", "ls")[1]
-    served.box.core.store.save_deployments(99, [])
     assert tidegate("rule", "rm", "hot@1") == (0, "hot@1 is removed\n", "")
 
 

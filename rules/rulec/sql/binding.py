@@ -24,6 +24,10 @@ _INSTEAD = {
     "Window": "LAG(x) and CHANGED(x) work by key without OVER", "Distinct": "DISTINCT is only for count(DISTINCT x)",
     "Any": "write x IN (1, 2, 3)", "All": "write x NOT IN (1, 2, 3)",
 }
+_PARTS = {                           # of sqlglot's nodes, beside `this`, `expression` and `expressions`: what is looked at
+    exp.Like: {"negate"}, exp.Case: {"ifs", "default"}, exp.Between: {"low", "high", "symmetric"}, exp.Cast: {"to"}, exp.Interval: {"unit"}, exp.Column: {"table"},
+    exp.Literal: {"is_string"}, exp.DPipe: {"safe"},
+}
 _BINARY = {exp.Add: "+", exp.Sub: "-", exp.Mul: "*", exp.Div: "/", exp.Mod: "%", exp.DPipe: "||"}
 _COMPARE = {exp.EQ: "=", exp.NEQ: "<>", exp.LT: "<", exp.LTE: "<=", exp.GT: ">", exp.GTE: ">="}
 
@@ -68,6 +72,9 @@ class Binder:
 
     def _bound(self, tree):
         kind = type(tree)
+        unseen = {name for name, part in tree.args.items() if part} - {"this", "expression", "expressions"} - _PARTS.get(kind, set())
+        if unseen:
+            self.source.refuse(tree, f"{kind.__name__} with {', '.join(sorted(unseen))} is not supported; {SEE}")
         if kind in _BINARY:
             return self.apply(tree, _BINARY[kind], [self._bind(tree.this), self._bind(tree.expression)])
         if kind in _COMPARE:
@@ -236,7 +243,7 @@ class Binder:
         return Node("not", "bool", (self._nullsafeeq(tree),))
 
     def _in(self, tree):
-        if not tree.expressions or any(v for k, v in tree.args.items() if k not in ("this", "expressions")):
+        if not tree.expressions:
             self.source.refuse(tree, "IN takes a list of values: x IN (1, 2, 3)")
         value, bound = self._bind(tree.this), None
         for option in tree.expressions:
@@ -251,8 +258,9 @@ class Binder:
         return Node("and", "bool", (self.compare(tree, ">=", value, low), self.compare(tree, "<=", value, high)))
 
     def _like(self, tree, escape=-1):
-        bound = self.apply(tree, "like", [self._bind(tree.this), self._bind(tree.expression)])
-        return Node("call", "bool", bound.args, functions.Function("like", ("str", "str"), "bool", "sql_str_like", extra=(escape,)))
+        plain = self.apply(tree, "like", [self._bind(tree.this), self._bind(tree.expression)])
+        bound = Node("call", "bool", plain.args, functions.Function("like", ("str", "str"), "bool", "sql_str_like", extra=(escape,)))
+        return Node("not", "bool", (bound,)) if tree.args.get("negate") else bound
 
     def _escape(self, tree):
         mark = tree.expression
@@ -284,7 +292,7 @@ class Binder:
     def _cast(self, tree):
         target = tree.args["to"]
         name = target.this.name if isinstance(target.this, exp.DataType.Type) else ""
-        if name not in TYPES or target.expressions or any(v for k, v in tree.args.items() if k not in ("this", "to")):
+        if name not in TYPES or target.expressions:
             instead = {"INT": "BIGINT", "SMALLINT": "BIGINT", "TINYINT": "BIGINT", "FLOAT": "DOUBLE", "DECIMAL": "DOUBLE"}.get(name)
             self.source.refuse(tree, f"there is no type {target.sql()[:40]} here; " + (f"write {instead}" if instead else "use DOUBLE, BIGINT, BOOLEAN, VARCHAR or TIMESTAMP"))
         inner, kind = self._bind(tree.this), TYPES[name]

@@ -83,8 +83,8 @@ class Streaming(Dialect):
 class Source:
     """A query's text, under the rule's name. Everything that is wrong with it is raised by refuse()."""
 
-    def __init__(self, text, name):
-        self.text, self.name = text, name
+    def __init__(self, text, name, fields=()):
+        self.text, self.name, self.fields = text, name, {f.upper() for f in fields}
 
     def refuse(self, where, why):
         """Raises RuleError with line and column, counted from 1. where: a node, or a position in the text."""
@@ -154,7 +154,7 @@ class Source:
             if word == "SELECT" and (selects := selects + 1) > 1:
                 self.refuse(token.start, "subqueries are not supported: make the inner SELECT a rule and let this one read its output")
             if word in REFUSED and self._stands(word, found[i + 1 :]):
-                self.refuse(token.start, f"{word} is not supported: {REFUSED[word]}")
+                self.refuse(token.start, f'{word} is a word of SQL: write the field "{token.text}"' if word in self.fields else f"{word} is not supported: {REFUSED[word]}")
             if word == "DISTINCT" and before not in (T.L_PAREN, T.IS, T.NOT):
                 self.refuse(token.start, "DISTINCT is only for count(DISTINCT x); to drop repeated events use CHANGED(x) or the ready-made rule `dedup`")
         if found[0].text.upper() != "SELECT":
