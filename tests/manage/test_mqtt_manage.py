@@ -136,7 +136,7 @@ def test_a_module_goes_through_the_broker(broker, version):
         with remote.connect(f"mqtt://127.0.0.1:{broker.port}/g1") as there:
             digest = there.push(WASM)
             assert gateway.manager.complete[digest] == WASM
-            assert there.ask({"do": "rule.push", "digest": digest}) ["job"] == "1"
+            assert there.ask({"do": "rule.push", "digest": digest})["job"] == "1"
             with pytest.raises(RuleError, match="no version before"):
                 there.ask({"do": "rule.rollback", "rule": "hot"})
         assert {who for _, who in gateway.manager.asked} == {"mqtt:upstream"}
@@ -168,24 +168,24 @@ def test_an_upload_survives_cut_links_and_a_restarted_broker(broker, gateway):
 
 @needs_broker
 def test_a_request_that_comes_again_is_done_once_and_answered_again(gateway, tool):
-    request = {"id": "a-1", "do": "rule.rollback", "rule": "hot"}
+    request = {"id": "a-1", "request": {"do": "rule.rollback", "rule": "hot"}}
     for _ in range(3):
         tool.say(request)
     answers = tool.wait(3)
     assert answers[0] == answers[1] == answers[2] == {"id": "a-1", "ok": False, "error": "there is no version before", "fault": "rule"}
     assert len(gateway.manager.did("rule.rollback")) == 1
-    tool.say({**request, "rule": "cold"})
+    tool.say({"id": "a-1", "request": {"do": "rule.rollback", "rule": "cold"}})
     assert "was another request's" in tool.wait(4)[3]["error"]
     assert len(gateway.manager.did("rule.rollback")) == 1
 
 
 @needs_broker
 def test_a_retained_request_is_never_carried_out(broker, tool):
-    tool.say({"id": "old", "do": "rule.rm", "rule": "hot"}, retain=True)
+    tool.say({"id": "old", "request": {"do": "rule.rm", "rule": "hot"}}, retain=True)
     gateway = Gateway(broker.port, version=4)        # MQTT 3.1.1 has no word to decline retained messages
     try:
         wait_for(lambda: gateway.mailbox.listening)
-        tool.say({"id": "new", "do": "rule.ls"})
+        tool.say({"id": "new", "request": {"do": "rule.ls"}})
         assert [answer["id"] for answer in tool.wait(1)] == ["new"]
         assert not gateway.manager.did("rule.rm")
     finally:
@@ -214,9 +214,9 @@ def test_answers_go_where_they_are_wanted_but_not_outside(broker, gateway, tool)
     mine = Tool(broker.port, OUT + "/me")
     other = Tool(broker.port, "tidegate/g1/alerts")
     try:
-        mine.say({"id": "1", "do": "rule.ls"}, ResponseTopic=OUT + "/me", CorrelationData=b"\x01\x02")
+        mine.say({"id": "1", "request": {"do": "rule.ls"}}, ResponseTopic=OUT + "/me", CorrelationData=b"\x01\x02")
         assert mine.wait(1)[0]["ok"] and mine.answers[0].properties.CorrelationData == b"\x01\x02"
-        mine.say({"id": "2", "do": "rule.ls"}, ResponseTopic="tidegate/g1/alerts")
+        mine.say({"id": "2", "request": {"do": "rule.ls"}}, ResponseTopic="tidegate/g1/alerts")
         wait_for(lambda: gateway.mailbox.malformed == 1)
         assert not other.answers and len(gateway.manager.asked) == 1
         assert any("answers go to" in message for _, message in gateway.events)
@@ -227,9 +227,9 @@ def test_answers_go_where_they_are_wanted_but_not_outside(broker, gateway, tool)
 
 @needs_broker
 def test_what_cannot_be_read_is_answered_and_the_next_request_served(gateway, tool):
-    for wrong in (b"{", b"\xc1", b"", b'{"id": 5, "do": "rule.ls"}', b'{"id": "x"}', b"[" * 50_000, b"{" + b" " * 100_000 + b"}"):
+    for wrong in (b"{", b"\xc1", b"", b'{"id": 5, "request": {"do": "rule.ls"}}', b'{"id": "x"}', b"[" * 50_000, b"{" + b" " * 100_000 + b"}"):
         tool.say(wrong)
-    tool.say({"id": "good", "do": "rule.stats"})
+    tool.say({"id": "good", "request": {"do": "rule.stats"}})
     wait_for(lambda: len(tool.answers) == 8)
     assert json.loads(tool.answers[-1].payload) == {"id": "good", "ok": True, "value": {"did": "rule.stats"}}
     assert gateway.mailbox.malformed == 7 and gateway.upstream.status()["connects"] == 1
@@ -243,7 +243,7 @@ def test_a_packet_too_long_ends_the_connection_and_nothing_else(broker, tool):
         tool.say(b"x" * (1 << 20))
         wait_for(lambda: gateway.upstream.status()["connects"] == 2)
         wait_for(lambda: gateway.mailbox.listening)
-        tool.say({"id": "good", "do": "rule.ls"})
+        tool.say({"id": "good", "request": {"do": "rule.ls"}})
         assert tool.wait(1)[0]["ok"]
     finally:
         gateway.close()
@@ -254,7 +254,7 @@ def test_a_flood_is_bounded_and_a_mistake_in_the_gateway_does_not_stop_it(gatewa
     monkeypatch.setattr(mailbox, "RATE", 20.0)
     gateway.mailbox._tokens = 0
     for i in range(200):
-        tool.client.publish(IN, json.dumps({"id": str(i), "do": "rule.promote", "rule": "hot"}).encode(), 1)
+        tool.client.publish(IN, json.dumps({"id": str(i), "request": {"do": "rule.promote", "rule": "hot"}}).encode(), 1)
     wait_for(lambda: gateway.mailbox.dropped + gateway.mailbox.handled >= 200 - mailbox.REQUESTS_MAX and gateway.mailbox.dropped > 100)
     assert len(gateway.mailbox._requests) <= mailbox.REQUESTS_MAX and len(gateway.mailbox._answers) <= mailbox.ANSWERS_MAX
     assert "a mistake in the gateway" in tool.wait(1)[0]["error"]
@@ -297,7 +297,7 @@ def box(handle=None):
 
 
 def request(identity, **fields):
-    return msgspec.msgpack.encode({"id": identity, **fields})
+    return msgspec.msgpack.encode({"id": identity, "request": fields})
 
 
 def test_one_request_is_handled_a_turn_and_none_while_answers_wait():
@@ -349,9 +349,11 @@ def test_a_server_that_refuses_answers_is_left_alone_for_a_while():
 PLAIN = st.recursive(st.none() | st.booleans() | st.integers(-2**63, 2**64 - 1) | st.floats() | st.text(max_size=20) | st.binary(max_size=20),
                      lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=8), inner, max_size=4), max_leaves=12)
 
+REQUESTS = st.dictionaries(st.sampled_from(["do", "data", "x"]), PLAIN | st.just("job"))
+
 
 @settings(max_examples=300, deadline=None)
-@given(st.binary(max_size=300) | PLAIN.map(msgspec.msgpack.encode) | st.dictionaries(st.sampled_from(["id", "do", "data", "x"]), PLAIN).map(msgspec.msgpack.encode)
+@given(st.binary(max_size=300) | PLAIN.map(msgspec.msgpack.encode) | REQUESTS.map(lambda request: msgspec.msgpack.encode({"id": "1", "request": request}))
        | st.text(max_size=200).map(lambda text: b"{" + text.encode(errors="replace")))
 def test_any_bytes_are_a_plain_request_or_an_upstream_error(payload):
     try:
