@@ -87,7 +87,8 @@ class FakeManager:
 
 
 def job(what, number="1"):
-    return {"job": number, "what": what, "rule": "hot", "version": "hot@1", "state": "done", "policy": "keep", "progress": 1.0, "error": "", "fault": "", "report": None}
+    return {"job": number, "what": what, "rule": "hot", "version": "hot@1", "state": "done", "policy": "keep", "progress": 1.0, "error": "", "fault": "", "notes": [],
+            "report": None}
 
 
 class Box:

@@ -2,8 +2,10 @@
 
 import json
 import random
+import re
 import threading
 import time
+from pathlib import Path
 
 import msgspec
 import paho.mqtt.client as paho
@@ -31,11 +33,11 @@ needs_broker = pytest.mark.skipif(MOSQUITTO is None, reason="mosquitto is not in
 class Gateway:
     """An Upstream without lanes but with a mailbox, in a thread of its own."""
 
-    def __init__(self, port, version=5):
+    def __init__(self, port, version=5, **options):
         self.manager, self.reactor, self.events = FakeManager(), Reactor(), []
         self.mailbox = Mailbox(self.reactor, "g1", self.manager.handle, self._event)
         self.upstream = Upstream(self.reactor, [], host="127.0.0.1", port=port, client_id="gateway-g1", version=version, mailbox=self.mailbox,
-                                 on_event=self._event)
+                                 on_event=self._event, **options)
         self.upstream.start()
         self._ends = False
         self._thread = threading.Thread(target=self._run)
@@ -265,6 +267,27 @@ def test_a_flood_is_bounded_and_a_mistake_in_the_gateway_does_not_stop_it(gatewa
 def test_a_gateway_that_takes_no_requests_is_named(broker):
     with remote.connect(f"mqtt://127.0.0.1:{broker.port}/g1") as there, pytest.raises(NoAnswer, match="upstream.manage"):
         there.ask({"do": "rule.ls"}, timeout_s=0.5)
+
+
+@needs_broker
+def test_the_pages_acl_lets_the_people_ask_and_nobody_else(broker):
+    page = (Path(__file__).resolve().parents[2] / "docs/management.md").read_text()
+    (acl,) = re.findall(r"```\n(pattern write.*?)```", page, re.S)
+    broker.stop()
+    (broker.folder / "acl").write_text(acl)
+    with (broker.folder / "mosquitto.conf").open("a") as conf:
+        conf.write(f"acl_file {broker.folder}/acl\n")
+    broker.start()
+    gateway = Gateway(broker.port, username="g1")
+    try:
+        wait_for(lambda: gateway.mailbox.listening)
+        with remote.connect(f"mqtt://ops@127.0.0.1:{broker.port}/g1") as ops:
+            assert ops.ask({"do": "rule.stats"}) == {"did": "rule.stats"}
+        with remote.connect(f"mqtt://eve@127.0.0.1:{broker.port}/g1") as eve, pytest.raises(NoAnswer):
+            eve.ask({"do": "rule.rm", "rule": "hot"}, timeout_s=1)
+        assert not gateway.manager.did("rule.rm")
+    finally:
+        gateway.close()
 
 
 # --- the mailbox alone

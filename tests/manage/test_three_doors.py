@@ -16,6 +16,7 @@ from gateway.requests import Unknown
 CONFIG = HEAD + LISTENER + UPSTREAM + "manage = true\n" + STREAM + LANE + "[api]\nport = 0\n"
 PASS = {"field": "seq", "op": ">=", "value": 0}
 DOORS = ("local", "http", "mqtt")
+SHAPES = {"job": shapes.Job, "rule.ls": shapes.Listing, "rule.logs": shapes.Logs, "rule.audit": shapes.Audit, "tail": shapes.Tail}
 pytestmark = pytest.mark.skipif(MOSQUITTO is None, reason="mosquitto is not installed: apt install mosquitto")
 
 
@@ -89,6 +90,11 @@ def test_the_same_rule_goes_through_each_door(doors):
             assert there.ask({"do": "rule.set", "rule": "seen", "params": {"value": 1}})["what"] == "set"
             doors.wait_for(lambda: there.ask({"do": "rule.ls"})["rules"][0]["params"]["value"] == 1, "the parameter")
             shown[door] = there.ask({"do": "rule.show", "rule": "seen"})
+            for name, shape in SHAPES.items():
+                fields = {"rule.logs": {"rule": "seen"}, "tail": {"stream": "env"}, "job": {"id": jobs[door]["job"]}}.get(name, {})
+                answer = there.ask({"do": name, **fields})
+                msgspec.convert(answer, shape, strict=True)
+                assert name != "job" or set(answer) == {f.name for f in msgspec.structs.fields(shape)}
             assert doors.change(door, "rule.rm", rule="seen")["state"] == "done"
             assert there.ask({"do": "rule.rm", "version": "threshold@1"}) == {"removed": "threshold@1"}
     finally:
