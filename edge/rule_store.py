@@ -185,7 +185,7 @@ class RuleStore:
         if matching:
             raise RuleError(f"{text} is the beginning of {len(matching)} digests: give more of it")
         known = ", ".join(v.label for v in self.versions()[-8:]) or "nothing"
-        raise RuleError(f"the rule store has no {text!r}; it has {known}")
+        raise RuleError(f"the rule store has no {text!r}; it has {known}", code="unknown")
 
     def remove(self, digest):
         """Forget a version. Durable on return. Raises RuleError when it is not there or in use, DiskError."""

@@ -26,6 +26,7 @@ from edge.recovery import capture, restore
 from edge.rule import Rule
 from edge.spelling import moment
 from edge.stage import Stage, Stream
+from edge.succession import partial_schema
 
 S = 10**9
 FORGET_NS = 24 * 3600 * S                # as in the gateway
@@ -57,13 +58,12 @@ class Stand:
 
     def _start(self):
         self.rule = self._make_rule()
-        schemas = (self._contract.schema, self.rule.output_schema, self.rule.late_schema)
-        self._input, output, late = (Stream(i, schema, self._make_watermarks()) for i, schema in enumerate(schemas, 1))
+        schemas = (self._contract.schema, self.rule.output_schema, self.rule.late_schema, partial_schema(self.rule))
+        self._input, output, late, partial = (Stream(i, schema, self._make_watermarks) for i, schema in enumerate(schemas, 1))
         self._outbox = Outbox("samples", self._log("outbox"), evict=False)
         output.outboxes = late.outboxes = [self._outbox]
         self._words = {output.number: ("OUT", output.schema), late.number: ("LATE", late.schema)}
-        self._stage = Stage(self.rule, self._input, output, late)
-        self._input.stages = [self._stage]
+        self._stage = Stage(self.rule, self._input, output, late, partial)
         self._checkpoints = CheckpointStore(self._disk, "checkpoints")
         self._logs.append(self._checkpoints.log)
         self.pipeline = Pipeline(epoch=1, router=Router([self._contract]), decoders=[self._decoder], inputs=[self._input], stages=[self._stage],
@@ -112,7 +112,7 @@ class Stand:
         if self._contract.key:
             batch.watermark_ns = kept.merged_ns
         kept.load(msgpack.packb([kept.merged_ns, [(*row[:3], to_ns if row[0] == key else row[3]) for row in self._keys()]]))
-        self._input.watermarks = _Once(batch)
+        self._input.watermarks = _Once(batch, kept.merged_ns)
         self.pipeline.tick(self.now_ns)
         self._input.watermarks = kept
 
@@ -217,6 +217,8 @@ class Stand:
         if batch is None:
             return False
         batch.first_sequence = self._input.next_sequence
+        if self._scout.memory_bytes > self.rule.memory_bytes:
+            self._scout.reset()                                          # memory grows and does not shrink
         self._scout.load_image(image)
         try:
             result = self._scout.process(batch)
@@ -233,8 +235,8 @@ class Stand:
 class _Once:
     """Stands in for a stream's Watermarks in one tick."""
 
-    def __init__(self, batch):
-        self._batch = batch
+    def __init__(self, batch, merged_ns):
+        self._batch, self.merged_ns = batch, merged_ns
 
     def tick(self, schema, received_ns):
         return self._batch

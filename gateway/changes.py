@@ -12,7 +12,7 @@ from edge.deployment import Deployment
 from edge.errors import DiskError, RuleError, TidegateError
 from gateway import signing
 from gateway.examine import changed
-from gateway.requests import fault_of
+from gateway.requests import Unknown, fault_of
 
 FOLLOW_S = 0.02
 
@@ -240,9 +240,9 @@ class Changes:
             self._log.error("rule", f"not in the audit log: {what} {details}: {error}")
 
 
-def no_rule(name, known) -> TidegateError:
+def no_rule(name, known) -> Unknown:
     """There is no such rule."""
     import difflib                       # seldom needed
 
     near = difflib.get_close_matches(name, known, 1)
-    return TidegateError(f"there is no rule {name[:80]!r}" + (f"; did you mean {near[0]}?" if near else f"; there are {', '.join(known)}" if known else ""))
+    return Unknown(f"there is no rule {name[:80]!r}" + (f"; did you mean {near[0]}?" if near else f"; there are {', '.join(known)}" if known else ""))

@@ -18,6 +18,7 @@ COMMANDS = {
     "status": "what the running gateway does",
     "ledger": "in = out + held back, by stream, rule and lane",
     "receive": "be the upstream end",
+    "api": "serve the HTTP management API of the running gateway",
     "rule": "write, test, upload and watch rules",
     "tail": "a stream's or rule's events, live",
     "dead-letters": "events and batches that could not be processed",

@@ -13,6 +13,7 @@ from edge.checkpoint import CheckpointStore
 from edge.compile import Cache
 from edge.deployment import Deployment
 from edge.errors import ConfigError, DiskError, RuleError
+from edge.flow import SHARE
 from edge.identity import Identity
 from edge.log import Log
 from edge.outbox import Outbox
@@ -176,6 +177,9 @@ class Core:
                         outboxes=list(self.outboxes.values()), journal=journal, dead=dead, on_trap=self._trapped)
 
     def _trapped(self, stage, error):
+        if error.code == SHARE:
+            self.log.warning("rule", f"{stage.name} finds no CPU: {error}")
+            return
         self.log.error("rule", f"{stage.name} trapped: {error}", module=stage.rule.digest[:12], quarantined=stage.rule.quarantined)
         self.on_event("quarantine" if stage.rule.quarantined else "trap", stage.name, str(error), digest=stage.rule.digest)
 

@@ -11,6 +11,7 @@ import time
 
 from edge.disk import Disk
 from edge.errors import DiskError
+from edge.share import Share
 from gateway.assembly import Parts
 from gateway.control import Control
 from gateway.logs import Log
@@ -21,6 +22,8 @@ TICK_S = 1.0
 RETRY_S = 0.25                           # between two tries of a disk that refuses
 IDLE_S = 1.0
 SWAP_S = 0.005                           # of a turn, for a rule that warms up
+WAITING_S = 0.005                        # the longest turn while rules wait for CPU
+SERVE_NS = 10_000_000                    # of a turn, for them
 
 
 class Daemon:
@@ -32,6 +35,8 @@ class Daemon:
         self.parts = Parts(config, self.log)
         self.core = self.parts.core
         self.pipeline = self.core.pipeline
+        self.pipeline.share = Share(config.gateway.rules_cpu)
+        self._granted_ns = time.monotonic_ns()
         self.reactor = self.parts.reactor
         self.intake = self.parts.intake
         self.clock = self.parts.clock
@@ -101,13 +106,16 @@ class Daemon:
 
     def turn(self, timeout_s):
         """One round of the way of an event."""
-        self.reactor.turn(0 if self.core.busy else timeout_s)
+        self.reactor.turn(0 if self.core.busy else min(timeout_s, WAITING_S) if self.pipeline.deferred else timeout_s)
+        self._grant()
         if self.intake and not self.intake.closed and self._may_take():
             self._store()
         if self.intake.closed:
             self._commit()
         if not self.blocked and self.core.advance(SWAP_S):
             self._forward()
+        if self.pipeline.deferred:
+            self._serve()
         if self._checkpoint_due:
             self._checkpoint()
 
@@ -141,6 +149,18 @@ class Daemon:
         self.pipeline.run(stored)
         self.intake.closed = False
         self._forward()
+
+    def _grant(self):
+        """The rules may use a part of the time that went by."""
+        now_ns = time.monotonic_ns()
+        self.pipeline.share.grant(now_ns - self._granted_ns, self.pipeline.stages)
+        self._granted_ns = now_ns
+
+    def _serve(self):
+        """Let rules go on that wait for CPU, if what they put out finds room."""
+        if not (self.blocked or self.core.unsettled or self.pipeline.blocked):
+            self.pipeline.serve(SERVE_NS)
+            self._forward()
 
     def _block(self, reason) -> bool:
         """Note why nothing is taken in, and wait a little before the next try; "" for nothing. True when events may come in."""

@@ -1,6 +1,7 @@
 """Jobs: what was asked for and takes longer than an answer may. A bounded table; finished jobs are kept for a while, so that their outcome can be asked for."""
 
 from edge.errors import TidegateError
+from gateway.requests import Unknown
 
 UNFINISHED_MAX = 8
 KEPT_MAX = 64
@@ -57,5 +58,5 @@ class Jobs:
         """Raises TidegateError."""
         job = self._jobs.get(int(number)) if str(number).isascii() and str(number).isdigit() else None
         if job is None:
-            raise TidegateError(f"there is no job {str(number)[:20]!r}: jobs are forgotten some time after they end, and when the gateway stops")
+            raise Unknown(f"there is no job {str(number)[:20]!r}: jobs are forgotten some time after they end, and when the gateway stops")
         return job

@@ -12,7 +12,7 @@ def listener(config, reactor, intake, log):
         return None
     from gateway.listener import Listener
 
-    return Listener(reactor, intake, host=spec.host, port=spec.port, tls=_server_tls(spec.tls), connections_max=spec.connections_max,
+    return Listener(reactor, intake, host=spec.host, port=spec.port, tls=server_tls("listener.tls", spec.tls), connections_max=spec.connections_max,
                     packet_bytes_max=spec.packet_max, rate_per_client=spec.rate_per_client,
                     status=lambda: json.dumps({"gateway": config.gateway.name, "state": "running"}).encode(),
                     on_event=_reporter(log, "listener"))
@@ -84,14 +84,15 @@ def _client_tls(place, spec):
     return context
 
 
-def _server_tls(tls):
+def server_tls(place, tls, certificates="required"):
+    """A server's context, or None. certificates of clients, where tls names their authority: "required" or "optional"."""
     if tls is None:
         return None
     import ssl
 
-    context = _filled("listener.tls", tls, ssl.PROTOCOL_TLS_SERVER)
+    context = _filled(place, tls, ssl.PROTOCOL_TLS_SERVER)
     if tls.ca is not None:
-        context.verify_mode = ssl.CERT_REQUIRED
+        context.verify_mode = ssl.CERT_REQUIRED if certificates == "required" else ssl.CERT_OPTIONAL
     return context
 
 
@@ -113,7 +114,7 @@ def _filled(place, tls, protocol):
 def problems(config) -> list[tuple[str, str]]:
     """Files of certificates, keys and passwords that cannot be used: (place, problem)."""
     found = []
-    tries = [("listener.tls", lambda: config.listener and _server_tls(config.listener.tls))]
+    tries = [("listener.tls", lambda: config.listener and server_tls("listener.tls", config.listener.tls)), ("api.tls", lambda: server_tls("api.tls", config.api.tls))]
     for place, end in (("broker", config.broker), ("upstream", config.upstream)):
         if end is not None:
             tries += [(f"{place}.tls", lambda place=place, end=end: _client_tls(place, end)), (f"{place}.password_file", lambda place=place, end=end: _password(place, end))]

@@ -25,7 +25,6 @@ PATIENCE_S = 60.0                    # an upload waits that long for a gateway t
 RETRY_S = 1.0
 API_CHUNK_BYTES = 256 << 10
 ANSWER_BYTES_MAX = 8 << 20
-LOOPBACK = ("localhost", "127.0.0.1", "::1")
 
 
 def add_gateway(parser):
@@ -140,7 +139,7 @@ class Api(Remote):
     chunk_bytes = API_CHUNK_BYTES
 
     def __init__(self, host, port, token=None, tls=None):
-        if token and tls is None and host not in LOOPBACK:
+        if token and tls is None and host not in config.LOOPBACK:
             raise ConfigError(f"http://{host}: a token does not go over the network in the clear; use https")
         self._host, self._port, self._tls, self._token = host, port, tls, token
         self.where = f"{'https' if tls else 'http'}://{host}" + (f":{port}" if port else "")

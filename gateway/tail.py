@@ -10,6 +10,7 @@ from collections import deque
 
 from edge._json_rows import json_rows
 from edge.errors import TidegateError
+from gateway.requests import Unknown
 
 ROWS_PER_BATCH = 20
 ROWS_PER_SECOND = 100
@@ -77,7 +78,7 @@ class Taps:
         """Raises TidegateError for a stream that is not there, or when too many are watched."""
         stream = self._find(name)
         if stream is None:
-            raise TidegateError(f"there is no stream or rule {name!r}")
+            raise Unknown(f"there is no stream or rule {name!r}")
         tap = self._taps.get(name)
         if tap is None or stream.tap is not tap:          # expired, or a swap has put another stream in its place
             self.expire()

@@ -136,7 +136,7 @@ def test_a_module_goes_through_the_broker(broker, version):
         with remote.connect(f"mqtt://127.0.0.1:{broker.port}/g1") as there:
             digest = there.push(WASM)
             assert gateway.manager.complete[digest] == WASM
-            assert there.ask({"do": "rule.push", "digest": digest}) == {"job": "1"}
+            assert there.ask({"do": "rule.push", "digest": digest}) ["job"] == "1"
             with pytest.raises(RuleError, match="no version before"):
                 there.ask({"do": "rule.rollback", "rule": "hot"})
         assert {who for _, who in gateway.manager.asked} == {"mqtt:upstream"}
@@ -229,9 +229,9 @@ def test_answers_go_where_they_are_wanted_but_not_outside(broker, gateway, tool)
 def test_what_cannot_be_read_is_answered_and_the_next_request_served(gateway, tool):
     for wrong in (b"{", b"\xc1", b"", b'{"id": 5, "do": "rule.ls"}', b'{"id": "x"}', b"[" * 50_000, b"{" + b" " * 100_000 + b"}"):
         tool.say(wrong)
-    tool.say({"id": "good", "do": "rule.ls"})
+    tool.say({"id": "good", "do": "rule.stats"})
     wait_for(lambda: len(tool.answers) == 8)
-    assert json.loads(tool.answers[-1].payload) == {"id": "good", "ok": True, "value": {"did": "rule.ls"}}
+    assert json.loads(tool.answers[-1].payload) == {"id": "good", "ok": True, "value": {"did": "rule.stats"}}
     assert gateway.mailbox.malformed == 7 and gateway.upstream.status()["connects"] == 1
 
 
@@ -369,8 +369,8 @@ def test_a_damaged_request_is_no_harm(noise, at):
     one, turns = box()
     good = request("1", do="upload.begin", digest="d", size=1)
     one.take(IN, good[:at] + noise + good[at:], False)
-    one.take(IN, request("2", do="rule.ls"), False)
+    one.take(IN, request("2", do="rule.stats"), False)
     turns.turn()
     turns.turn()
     assert len(one._answers) == 2
-    assert msgspec.msgpack.decode(one._answers[1].payload) == {"id": "2", "ok": True, "value": {"did": "rule.ls"}}
+    assert msgspec.msgpack.decode(one._answers[1].payload) == {"id": "2", "ok": True, "value": {"did": "rule.stats"}}

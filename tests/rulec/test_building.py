@@ -66,6 +66,13 @@ def test_a_module_has_one_manifest(tmp_path):
         build.build(folder)
 
 
+def test_a_mistake_in_the_samples_is_named_with_its_line(tmp_path, capsys):
+    folder = made(tmp_path)
+    (folder / "cases.samples").write_text("CASE one\nINN {}\n")
+    assert cli.main(["rule", "build", str(folder)]) == 2
+    assert "cases.samples:2: 'INN' begins no line; did you mean IN?" in capsys.readouterr().err
+
+
 def test_samples_that_are_too_long_are_refused(tmp_path):
     folder = made(tmp_path)
     with open(folder / "cases.samples", "a") as cases:
