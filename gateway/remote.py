@@ -18,7 +18,7 @@ from urllib.parse import quote, urlencode, urlsplit
 
 from edge.errors import ConfigError, TidegateError
 from gateway import config, control
-from gateway.requests import CHUNK_BYTES, ROUTES, WHOLE, NoAnswer, error_of
+from gateway.requests import CHUNK_BYTES, ROUTES, WHOLE, NoAnswer, Unknown, error_of
 
 TIMEOUT_S = 30.0
 PATIENCE_S = 60.0                    # an upload waits that long for a gateway that went away
@@ -88,7 +88,7 @@ class Remote:
                     offset = self.begin(digest, len(wasm))
                 else:
                     offset = self.chunk(digest, len(wasm), offset, wasm[offset:offset + self.chunk_bytes])
-            except NoAnswer:
+            except (NoAnswer, Unknown):          # it is away, or back and has to be told again
                 if time.monotonic() - alive > patience_s:
                     raise
                 offset = None
