@@ -17,6 +17,7 @@ from edge.records import BATCH, CLOCK, TICK
 from edge.stage import Stage, Stream
 
 LOOK_RECORDS = 64                    # at a time, backwards
+NEAR_RECORDS = 16
 READ_BYTES = 1 << 20
 
 
@@ -66,6 +67,11 @@ class Warmup(Flow):
     @property
     def level(self) -> bool:
         return self._position is not None and self._position >= self._live.journal.head
+
+    @property
+    def near(self) -> bool:
+        """So little is left that it should not wait for another turn, which would bring more."""
+        return self._position is not None and self._live.journal.head - self._position <= NEAR_RECORDS
 
     @property
     def progress(self) -> float:

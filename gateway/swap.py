@@ -71,9 +71,10 @@ class Swaps:
         committed = False
         for swap in [s for s in self._open if s.state == "waiting"]:
             committed |= self._attempt(swap, self._begin)
-        until = perf_counter() + budget_s
-        while (swap := next((s for s in self._open if s.state == "warming"), None)) and perf_counter() < until:
+        until, first = perf_counter() + budget_s, True
+        while (swap := next((s for s in self._open if s.state == "warming"), None)) and (first or perf_counter() < until or swap.warmup.near):
             committed |= self._attempt(swap, self._warm)
+            first = False
         return committed
 
     def _attempt(self, swap, do) -> bool:
@@ -120,7 +121,9 @@ class Swaps:
         if swap.heir is not None:
             self._commit(swap, stage, swap.heir(source), source, "keep", names)
             return
-        if stage is not None and stage.input is source and same_rule(then, core.deployments.get(swap.rule)):
+        if swap.kind in ("enable", "disable") and stage is None:
+            raise ConfigError(f"rule {swap.rule} does not run: {core.refused.get(swap.rule, 'it was left out')}")
+        if self._is_same(swap, stage, source):
             self._commit(swap, stage, stage.rule, source, "keep", names)
             return
         rule = self._rule(then, source)
@@ -138,6 +141,12 @@ class Swaps:
             self._commit(swap, stage, rule, source, "fresh", names)
         elif not any(s.state == "warming" for s in self._open):
             swap.state, swap.warmup = "warming", Warmup(core.pipeline, rule, source, core.identity.schemas(), swap.horizon_ns)
+
+    def _is_same(self, swap, stage, source):
+        """Only what stands around the rule changes, such as its lanes. A quarantine ends when the rule is deployed again, not when it is enabled."""
+        if stage is None or stage.input is not source or not same_rule(swap.deployment, self._core.deployments.get(swap.rule)):
+            return False
+        return swap.kind in ("enable", "disable") or (swap.asked in ("auto", "keep") and not stage.rule.quarantined)
 
     def _warm(self, swap):
         """A step of the warm-up; with the last one the swap is committed."""
@@ -193,7 +202,8 @@ class Swaps:
             change.replace(stage, rule, then.lanes, then.enabled)
         if source is not None and not source.stages:
             change.begin_watermarks(source, watermarks)
-        change.order(names)
+        if names:
+            change.order(names)
         core.commit(change, swap.rule, then)
         swap.policy = policy
         swap.notes += change.notes
