@@ -21,7 +21,7 @@ class Entry:
 
     def __init__(self, version):
         self.version, self.state, self.error, self.gaps = version, "waiting", "", ""
-        self.warmup = self.shadow = None
+        self.warmup = self.shadow = self.source = None
 
 
 class Shadows:
@@ -141,8 +141,9 @@ class Shadows:
         try:
             if entry.state == "waiting":
                 rule = self._rule(replace(deployment, **entry.version), stage)
-                entry.state, entry.warmup = "warming", Warmup(core.pipeline, rule, stage.input, core.identity.schemas(), HORIZON_NS)
-            elif not entry.warmup.fits:
+                entry.warmup = Warmup(core.pipeline, rule, stage.input, core.identity.schemas(), HORIZON_NS)
+                entry.state, entry.source = "warming", stage.input
+            elif entry.source is not stage.input or not entry.warmup.fits:
                 entry.state, entry.warmup = "waiting", None
             elif not entry.warmup.level:
                 entry.warmup.step()
