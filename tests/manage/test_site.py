@@ -7,6 +7,7 @@ import time
 import pytest
 import tidegate_rules
 from count_world import HEAD, LANE, LISTENER, STREAM, UPSTREAM, CountSite, Device
+from rule_module import MANIFEST, NONE, PLAN, module
 
 from edge.errors import TidegateError
 from gateway import remote
@@ -120,3 +121,42 @@ def test_events_are_upstream_once_while_rules_change_and_the_gateway_is_killed(s
     assert seen.pop("once") >= len(events) and seen == dict.fromkeys(("every", "some", "windows"), len(events))
     audit = site.manage("rule.audit", limit=200)
     assert audit["broken"] is None and {"admitted", "swapped"} <= {line["what"] for line in audit["lines"]}
+
+
+TRAPS = module(process="(unreachable)", plan=[1, 1, 0, PLAN + 40, 0, 0, NONE, NONE, 0, 0], manifest=MANIFEST | {"name": "bad", "parameters": [
+    {"name": name, "type": kind, "summary": "as threshold has it"} for name, kind in (("field", "field"), ("op", "str"), ("value", "f64"))]})
+
+
+def test_a_version_that_traps_gives_way_to_the_one_before_by_itself(site, device):
+    site.push("threshold", "some", params=PASS)
+    device.publish(20)
+    before = device.settle()
+    job = site.change("rule.push", digest=site.gateway.push(TRAPS), rule="some", policy="fresh")
+    assert job["state"] == "done" and job["version"] == "bad@1"
+    for _ in range(3):
+        device.publish(1)
+        device.settle()
+    site.wait_for(lambda: site.manage("rule.ls")["rules"][-1]["version"] == "threshold@1", "the version before to be back")
+    dead = set(device.events()) - set(before)
+    device.publish(20)
+    site.expect(set(device.settle()) - dead, "some")
+    assert "rolled back" in [e["what"] for e in site.manage("rule.logs", rule="some")["events"]]
+    line = next(line for line in site.manage("rule.audit")["lines"] if line["what"] == "rolled back")
+    assert line["who"] == "gateway" and line["automatic"] is True
+
+
+def test_events_are_watched_live_and_a_shadow_is_compared(site, device):
+    site.push("threshold", "some", params=PASS)
+    site.change("rule.push", digest="threshold@1", rule="some", params={"value": 10}, shadow=True)
+    tails = site.manage("tail", stream="some")
+    device.publish(30)
+    events = device.settle()
+    site.expect(events, "some")
+    tails = site.manage("tail", stream="some", after=tails["next"])
+    assert tails["rows"] and {row["seq"] for row in tails["rows"]} <= set(range(30)) and tails["seen"] == 30
+    told = site.wait_for(lambda: (d := site.manage("rule.diff", rule="some"))["state"] == "runs" and d, "the shadow to run")
+    assert told["rule"] == "some"
+    assert site.change("rule.promote", rule="some")["state"] == "done"
+    device.publish(30)
+    site.expect(set(device.settle()), "some")
+    assert site.manage("rule.show", rule="some")["running"]["params"]["value"] == 10
