@@ -79,7 +79,8 @@ class Stage:
 
     def attire(self, rule):
         """Attributes that a stage changes with its rule."""
-        return {"rule": rule, "meter": Meter(rule), "_image": None, "_since_image": [], "_rows_since_image": 0}
+        same = vars(self).get("rule") is rule
+        return {"rule": rule, "meter": self.meter if same else Meter(rule), "shadow": self.shadow if same else None, "_image": None, "_since_image": [], "_rows_since_image": 0}
 
     @property
     def answers(self):
