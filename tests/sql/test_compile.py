@@ -268,6 +268,13 @@ def test_changed_filters_and_a_null_is_a_value_of_its_own():
     assert world.send({"device": "e", "ts": 1, "temp": None}) and not world.send({"device": "d", "ts": 20, "temp": None})
 
 
+def test_b_within_a_time_of_a():
+    world = World("SELECT ts FROM env WHERE site = 'B' AND ts - LAG(ts) FILTER (WHERE site = 'A') <= INTERVAL '5' SECOND")
+    sites = {0: "B", 1: "A", 3: "C", 4: "B", 6: "B", 7: "B", 9: "A", 10: "A", 14: "C", 15: "B", 16: "B"}
+    found = world.send(*({"device": "d", "ts": t * SECOND, "site": s} for t, s in sites.items()), {"device": "e", "ts": 11 * SECOND, "site": "B"})
+    assert [r["ts"] // SECOND for r in found] == [4, 6, 15]
+
+
 def test_memory_survives_a_restart():
     text, rows = "SELECT device, LAG(site) AS s, LAG(n) AS n FROM env", events(12)
     whole, first, second = World(text), World(text), World(text)

@@ -39,7 +39,7 @@ REFUSALS = [    # the query, with ^ before the place that is named; what to writ
     ("^WITH a AS (SELECT 1) SELECT * FROM a", "where they are used"),
     ("SELECT * FROM env ^EMIT CHANGES", "leave EMIT out"),
     ("SELECT * FROM env^; DROP TABLE env", "behind the semicolon"),
-    ("SELECT * FROM env ^MATCH_RECOGNIZE (PATTERN (A B) DEFINE A AS temp > 3)", "LAG(state) = 'A'"),
+    ("SELECT * FROM env ^MATCH_RECOGNIZE (PATTERN (A B) DEFINE A AS temp > 3)", "FILTER (WHERE state = 'A')"),
     ("SELECT ^tempp FROM env", "did you mean temp?"),
     ("SELECT ^temp + 1 FROM env", "temp + 1 AS name"),
     ("SELECT ^avg(temp) FROM env", "AS temp_avg"),

@@ -33,7 +33,7 @@ _COMPARE = {exp.EQ: "=", exp.NEQ: "<>", exp.LT: "<", exp.LTE: "<=", exp.GT: ">",
 
 
 class Binder:
-    """Collects what a query reads: inputs, parameters [names], memories [Node: what LAG and CHANGED look at], slots [aggregates.Slot].
+    """Collects what a query reads: inputs, parameters [names], memories [calls.Memory], slots [aggregates.Slot].
 
     schema: edge.schema.Schema; parameters: name -> type (of the manifest). windowed: whether there is a window. Raises RuleError through source.refuse.
     """

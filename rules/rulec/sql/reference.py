@@ -49,9 +49,9 @@ Both look at all events of the key, also those that `WHERE` does not let pass.
 ```sql
 SELECT * FROM env WHERE CHANGED(site) OR ts - LAG(ts) > INTERVAL '1' MINUTE
 ```
-This is also how "A then B within t" is written, for events that follow each other:
+`LAG(x) FILTER (WHERE condition)` is x in the last event before for which the condition held. So "A, then B within 5 s" is
 ```sql
-SELECT device, ts FROM env WHERE site = 'B' AND LAG(site) = 'A' AND ts - LAG(ts) <= INTERVAL '5' SECOND
+SELECT device, ts FROM env WHERE site = 'B' AND ts - LAG(ts) FILTER (WHERE site = 'A') <= INTERVAL '5' SECOND
 ```
 
 ## Parameters
