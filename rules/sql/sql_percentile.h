@@ -1,21 +1,21 @@
 /* Part of sql_functions.h: percentiles of any number of values in 2 KiB. Exact up to 127 values; beyond, a summary after Greenwald and Khanna,
    "Space-efficient online computation of quantile summaries", 2001, with a bound on space in place of one on error: each kept value stands for
    `weight` values up to itself and knows its rank but for `slack`. Where there is one value too many, the one goes whose going loosens the ranks
-   least, measured against the distance of its rank from the nearer end, so that the 99th percentile is sharper than the median; the least and the
-   greatest value stay. No chance, no assumption on distribution or order. tests/sql/test_percentile.py measures the error in rank. */
+   least, those in the outer twentieths measured against the distance from the end; the least and the greatest value stay. No chance, no assumption on distribution or order: tests/sql/test_percentile.py measures the error. */
 enum { SQL_SUMMARY = 127 };
 typedef struct { double value; uint32_t weight, slack; } sql_ranked;
 typedef struct { uint32_t n, kept; sql_ranked of[SQL_SUMMARY + 1]; } sql_summary;   /* n: values in all, at most 2^32 - 1 */
 SQL_SLOT(percentile, sql_summary)
 
-/* Takes out one of `kept` > 2 values; the next one stands for it. */
-TG_FN void sql_summary_drop(sql_ranked *of, uint32_t kept, uint32_t n) {
+/* Takes out one of `kept` > 2 values; the next one stands for it. n: all values. */
+TG_FN void sql_summary_drop(sql_ranked *of, uint32_t kept, double n) {
     uint32_t best = 1;
-    double best_cost = 1, best_gain = 0, rank = of[0].weight;
+    double best_cost = 1, best_worth = 0, rank = of[0].weight;
     for (uint32_t i = 1; i + 1 < kept; i++) {
         rank += of[i].weight;
-        double gain = (rank < n - rank ? rank : n - rank) + 0.02 * n, cost = (double)of[i].weight + of[i + 1].weight + of[i + 1].slack;
-        if (cost * best_gain < best_cost * gain) best_cost = cost, best_gain = gain, best = i;
+        double from_end = rank < n - rank ? rank : n - rank, worth = (from_end < 0.05 * n ? from_end : 0.05 * n) + 0.002 * n;
+        double cost = (double)of[i].weight + of[i + 1].weight + of[i + 1].slack;
+        if (cost * best_worth < best_cost * worth) best_cost = cost, best_worth = worth, best = i;
     }
     of[best + 1].weight += of[best].weight;
     __builtin_memmove(&of[best], &of[best + 1], (kept - best - 1) * sizeof *of);

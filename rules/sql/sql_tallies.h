@@ -41,13 +41,13 @@ void SQL(sql_variance_merge)(sql_moments *into, const sql_moments *from) {
     into->squares += from->squares + apart * apart * (a * b / n);
     into->n += from->n;
 }
-/* NULL: of nothing, the sample's of one value, and where the result is no finite number (an error in DuckDB). */
+/* NULL: of nothing, and the sample's of one value. */
 int32_t SQL(sql_variance_result)(const sql_moments *m, int32_t which, double *out) {
     bool sample = which == SQL_VAR_SAMP || which == SQL_STDDEV_SAMP;
     if (m->n < 1 + sample) return 0;
     double v = m->n > 1 ? m->squares / (double)(m->n - sample) : 0;
     if (which >= SQL_STDDEV_SAMP) v = __builtin_sqrt(v);
-    return sql_is_finite(v) && (*out = v, 1);
+    return *out = v, 1;
 }
 
 /* A string in a slot: what is longer than 248 bytes is cut before the character that does not fit. */

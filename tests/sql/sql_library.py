@@ -1,35 +1,15 @@
-"""The library of rules/sql as Python calls, over wasmtime: the functions that a compiled query calls, one by one."""
+"""The library of rules/sql as Python calls, over wasmtime: the functions that a compiled query calls, one by one, as they are in the compiler's template."""
 
-import hashlib
 import re
 import struct
-import subprocess
-import sys
-import tempfile
 from pathlib import Path
 
 import wasmtime
 
-RULES = Path(__file__).parents[2] / "rules"
-SOURCE = '#include "edge_rule.h"\n#include "sql_functions.h"\n'
-FLAGS = ["-target", "wasm32-wasi", "-mexec-model=reactor", "-lm", "-Wl,--strip-debug", "-std=c11", "-O2", "-g0", "-msimd128", "-mbulk-memory", "-ffp-contract=off",
-         "-fno-builtin", "-Wl,--no-entry", "-Wl,-z,stack-size=16384", "-Wall", "-Wextra", "-Werror"]
+TEMPLATE = Path(__file__).parents[2] / "rules" / "rulec" / "sql" / "template.wasm"
 OUT = {"i64": "<q", "f64": "<d", "bool": "<i"}
+HEAP = 1 << 20
 ROOM = 4 << 20
-
-
-def build():
-    """The library alone as a module, built once per state of its sources."""
-    headers = sorted([*(RULES / "sql").glob("*.h"), *(RULES / "c").glob("*.h")])
-    digest = hashlib.sha256("".join([*FLAGS, *(h.read_text() for h in headers)]).encode()).hexdigest()[:20]
-    path = Path(tempfile.gettempdir()) / f"tidegate-sql-library-{digest}.wasm"
-    if not path.exists():
-        with tempfile.TemporaryDirectory() as folder:
-            source, module = Path(folder, "library.c"), Path(folder, "library.wasm")
-            source.write_text(SOURCE)
-            subprocess.run([sys.executable, "-m", "ziglang", "cc", *FLAGS, f"-I{RULES / 'c'}", f"-I{RULES / 'sql'}", source, "-o", module], check=True, timeout=100)
-            module.replace(path)
-    return path
 
 
 class Library:
@@ -37,9 +17,10 @@ class Library:
 
     def __init__(self):
         engine = wasmtime.Engine()
-        self.module = wasmtime.Module.from_file(engine, str(build()))
+        self.module = wasmtime.Module.from_file(engine, str(TEMPLATE))
         self.store = wasmtime.Store(engine)
-        self.exports = wasmtime.Instance(self.store, self.module, []).exports(self.store)
+        own = [wasmtime.Func(self.store, i.type, lambda *_: HEAP) for i in self.module.imports]     # a query's own functions; only the heap's begin is asked for
+        self.exports = wasmtime.Instance(self.store, self.module, own).exports(self.store)
         self.memory = self.exports["memory"]
         self.names = {e.name for e in self.module.exports if re.match("sql_", e.name)}
         self.area = self.exports["tg_alloc"](self.store, ROOM)

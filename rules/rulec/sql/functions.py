@@ -40,8 +40,8 @@ def _all():
                           ("rtrim", "without spaces at the right")):
         yield Function(name, (s,), s, f"sql_str_{name}", summary, makes_text=True)
     yield Function("length", (s,), i, "sql_str_length", "number of characters (code points)")
-    yield Function("substring", (s, i), s, "sql_str_substring", "from the n-th character on, counted from 1; negative: from the end", makes_text=True)
-    yield Function("substring", (s, i, i), s, "sql_str_substring_n", "... at most so many characters", makes_text=True)
+    yield Function("substring", (s, i), s, "sql_str_substring", "from the n-th character on, counted from 1; negative: from the end", partial=True, makes_text=True)
+    yield Function("substring", (s, i, i), s, "sql_str_substring_n", "... at most so many characters", partial=True, makes_text=True)
     yield Function("replace", (s, s, s), s, "sql_str_replace", "the first text, with the third in all places of the second", makes_text=True)
     yield Function("contains", (s, s), b, "sql_str_contains", "whether the second text is in the first")
     yield Function("starts_with", (s, s), b, "sql_str_starts_with", "whether the first text begins with the second")
