@@ -241,6 +241,13 @@ def test_having_sees_aggregates_key_and_aliases():
     assert found and all(r["hits"] > 3 and r["device"] != "d1" and r["loud"] == r["device"].upper() + "!" for r in found)
 
 
+def test_a_window_that_makes_room_leaves_the_rows_texts_alone():
+    text = ("SELECT device, concat(upper(device), '-', upper(max(lower(site)))) AS x, count(*) AS c FROM env WHERE lower(site) <> 'none' GROUP BY device, TUMBLE(ts, INTERVAL '1' HOUR)")
+    world = World(text, given={"max_windows": 1})
+    found = world.send(*({"device": f"dev{i % 2}", "ts": SECOND, "site": f"PLACE{i}"} for i in range(6)))
+    assert [r["x"] for r in found] == [f"DEV{i % 2}-PLACE{i}" for i in range(5)]
+
+
 def test_an_empty_aggregate_is_null_and_count_is_0():
     text = "SELECT device, sum(hum) AS s, avg(n) AS a, min(site) AS m, count(hum) AS c, percentile(hum, 0.9) AS p, last(ok) AS l FROM env GROUP BY device, TUMBLE(ts, INTERVAL '1' SECOND)"
     assert World(text).send({"device": "d0", "ts": 0}, {"device": "d0", "ts": 9 * SECOND})[0] == {"device": "d0", "s": None, "a": None, "m": None, "c": 0, "p": None, "l": None}
