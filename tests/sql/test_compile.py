@@ -80,7 +80,7 @@ def test_nan_is_greater_than_all_numbers_and_equal_to_itself():
 
 
 VALUES = [
-    ("1 + 2 * 3", 7), ("7 / 2", 3.5), ("7 % 4", 3), ("-7 % 4", -3), ("1 - 2 - 3", -4), ("2 * 1.5", 3.0), ("NULL + 1", None), ("1 / 0", math.inf), ("5 % 0", None),
+    ("1 + 2 * 3", 7), ("7 / 2", 3.5), ("7 % 4", 3), ("-7 % 4", -3), ("1 - 2 - 3", -4), ("2 * 1.5", 3.0), ("NULL + 1", None), ("1 / 0", math.inf), ("5 % 0", None), ("1 / 0.0 + 1 / -0.0 IS NOT DISTINCT FROM sqrt(-1)", True),
     ("9223372036854775807 + 1", None), ("-9223372036854775808", -(2**63)), ("'a' || 'b'", "ab"), ("'a' || NULL", None), ("concat('a', NULL, 'b')", "ab"),
     ("CASE WHEN 1 > 2 THEN 'a' WHEN NULL THEN 'b' ELSE 'c' END", "c"), ("CASE 2 WHEN 1 THEN 10 WHEN 2 THEN 20.5 END", 20.5), ("CASE WHEN FALSE THEN 1 END", None),
     ("coalesce(NULL, NULL, 3)", 3), ("nullif(1, 1)", None), ("nullif(1, 2)", 1), ("greatest(1, NULL, 3)", 3), ("least(2.5, 1)", 1.0), ("least('b', 'a')", "a"),
@@ -280,6 +280,12 @@ def test_b_within_a_time_of_a():
     sites = {0: "B", 1: "A", 3: "C", 4: "B", 6: "B", 7: "B", 9: "A", 10: "A", 14: "C", 15: "B", 16: "B"}
     found = world.send(*({"device": "d", "ts": t * SECOND, "site": s} for t, s in sites.items()), {"device": "e", "ts": 11 * SECOND, "site": "B"})
     assert [r["ts"] // SECOND for r in found] == [4, 6, 15]
+
+
+def test_a_stream_without_a_key_has_one_memory_and_one_window():
+    assert [r["d"] for r in World("SELECT n - LAG(n) AS d FROM env", schema=PLAIN).send({"n": 1}, {"n": 5}, {"n": 2})] == [None, 4, -3]
+    world = World("SELECT window_start, sum(n) AS s FROM env GROUP BY SESSION(ts, INTERVAL '5' SECOND)", schema=Schema("env", (Field("n", "i64"), Field("ts", "time")), time="ts"))
+    assert world.send(*({"n": i, "ts": t * SECOND} for i, t in enumerate((1, 3, 20, 40)))) == [{"window_start": SECOND, "s": 1}, {"window_start": 20 * SECOND, "s": 2}]
 
 
 def test_memory_survives_a_restart():

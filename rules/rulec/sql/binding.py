@@ -112,6 +112,8 @@ class Binder:
             self.source.refuse(tree, f"{tree.this[:40]} is no BIGINT: write it as DOUBLE, with .0 behind it")
         if not math.isfinite(number):
             self.source.refuse(tree, f"{tree.this[:40]} is too large for a DOUBLE")
+        if number == 0 and sign < 0 and isinstance(number, float):
+            return self.apply(tree, "negative", [literal("f64", 0.0)])   # -0.0 is no literal: nodes compare by value
         return literal("i64" if isinstance(number, int) else "f64", number)
 
     def _placeholder(self, tree):
