@@ -5,7 +5,7 @@ VENV ?= .venv
 BIN = $(VENV)/bin
 SOURCES = pyproject.toml $(wildcard edge/*.pyx edge/*.pxd gateway/*.pyx gateway/*.pxd firmware-sim/firmware_sim/*.pyx firmware-sim/firmware_sim/*.pxd)
 
-.PHONY: demo test check bench docs build clean help
+.PHONY: demo test check bench soak docs build clean help
 .DEFAULT_GOAL := help
 
 help:    ## this list
@@ -25,8 +25,13 @@ bench: $(VENV)/built  ## each figure beside its baseline, in one run
 	sh scripts/prerequisites --tests
 	$(BIN)/tidegate bench
 
+soak: $(VENV)/built  ## every promise in full (hours; goes on where it stopped), and docs/reliability.md
+	sh scripts/prerequisites --tests
+	$(BIN)/python tests/soak/soak.py
+
 docs: $(VENV)/built  ## the generated pages
 	$(BIN)/python -m gateway.reference docs
+	$(BIN)/python -m rulec.sql.reference docs
 
 build:   ## compile the extensions in place, with $(PYTHON)
 	$(PYTHON) -W ignore -c "import setuptools; setuptools.setup()" -q build_ext --inplace

@@ -25,5 +25,6 @@ cdef class Watermarks:
     cdef int _advance(self, uint32_t slot, int64_t latest_ns, int64_t received_ns) except -1
     cdef int _make_room(self, Batch batch) except -1
     cdef int _forget(self, uint32_t slot) except -1
+    cdef Batch _note(self, list ticks, schema, uint32_t slot, int64_t received_ns)
     cdef bytes _name(self, Batch batch, uint32_t code)
     cpdef observe(self, Batch batch)

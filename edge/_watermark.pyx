@@ -25,6 +25,7 @@ from edge._batch import Batch as PyBatch
 
 FORGOTTEN = INT64_MAX
 SECOND_NS = 1_000_000_000
+cdef uint32_t KEYS_PER_TICK = 1024       # of follow() and closing(): a call has so much time, whatever the number of keys
 
 
 cdef class Watermarks:
@@ -124,6 +125,39 @@ cdef class Watermarks:
                 batch.watermark_ns = self.times[0].watermark_ns if self.n else INT64_MAX
         return batch
 
+    def follow(self, schema, Watermarks live, int64_t received_ns):
+        """Go to the state of `live`, which saw all that these saw, and more before. Ticks of the keys whose watermark moves by that;
+        those that `live` does not know are forgotten."""
+        cdef uint32_t slot
+        cdef list ticks = []
+        cdef Batch batch = None
+        cdef int64_t w
+        for slot in range(self.n):
+            found = live.slots.get(self.names[slot])
+            w = INT64_MAX if found is None else live.times[<uint32_t>found].watermark_ns
+            if w > self.times[slot].watermark_ns:
+                self.times[slot].watermark_ns = w
+                batch = self._note(ticks, schema, slot, received_ns)
+        self.load(live.dump())
+        for batch in ticks:
+            batch.watermark_ns = self.merged_ns
+            if batch.key < 0:
+                batch.watermark_ns = self.times[0].watermark_ns if self.n else INT64_MAX
+        return ticks
+
+    def closing(self, schema, int64_t received_ns):
+        """Ticks that say of every key that it is forgotten. The state stays as it is."""
+        cdef uint32_t slot
+        cdef list ticks = []
+        cdef Batch batch
+        cdef int64_t kept
+        for slot in range(self.n):
+            kept, self.times[slot].watermark_ns = self.times[slot].watermark_ns, INT64_MAX
+            batch = self._note(ticks, schema, slot, received_ns)
+            batch.watermark_ns = self.merged_ns if batch.key >= 0 else INT64_MAX
+            self.times[slot].watermark_ns = kept
+        return ticks
+
     def shift(self, int64_t delta_ns):
         """The receive clock was set, by delta_ns: silence is counted as if it had always been right."""
         cdef uint32_t slot
@@ -199,6 +233,16 @@ cdef class Watermarks:
             self._announce(batch, slot)
             self._forget(slot)
         return 0
+
+    cdef Batch _note(self, list ticks, schema, uint32_t slot, int64_t received_ns):
+        """Put a key's watermark into the last of the ticks, or into a new one when that has KEYS_PER_TICK."""
+        cdef Batch batch = ticks[len(ticks) - 1] if ticks else None
+        if batch is None or (batch.key >= 0 and batch.columns[batch.key].dict_n >= KEYS_PER_TICK):
+            batch = PyBatch(schema)
+            batch.received_ns = received_ns
+            ticks.append(batch)
+        self._announce(batch, slot)
+        return batch
 
     def _received(self, uint32_t slot):
         return self.times[slot].received_ns

@@ -48,6 +48,7 @@ class CheckpointStore:
         self._deltas = self._delta_bytes = self._full_bytes = 0
         self._bases = []                 # (position, meta) of the full saves kept
         self._surveyed = False
+        self._unfinished = None          # position of the first record of a save that failed
 
     @property
     def size_bytes(self) -> int:
@@ -58,7 +59,8 @@ class CheckpointStore:
         return self._bases[0][1] if self._bases else None
 
     def save(self, meta: bytes, images: dict):
-        """Commit a state. images: name -> buffer of bytes. Durable when it returns. Raises DiskError; then the last state stands."""
+        """Commit a state. images: name -> buffer of bytes. Durable when it returns. Raises DiskError; then the last state stands, but the next
+        start may find this one all the same: see withdraw()."""
         if not self._surveyed:
             self._survey()
         full = self._prints is None or self._deltas >= DELTAS_MAX or self._delta_bytes > self._full_bytes
@@ -67,7 +69,7 @@ class CheckpointStore:
         prints, written, records = {}, 0, 0
         if full:
             self.log.roll()
-        base = self.log.head
+        base = self._unfinished = self.log.head
         for i, (name, image) in enumerate(images.items()):
             view = memoryview(image).cast("B")
             prints[name] = fingerprints(view, self._key)
@@ -80,13 +82,19 @@ class CheckpointStore:
         table = [[name, memoryview(image).nbytes] for name, image in images.items()]
         self.log.append(COMMIT, 0, self._number, records, msgpack.packb([0 if full else previous, table, bytes(meta)]))
         self.log.sync()
-        self._prints = prints
+        self._prints, self._unfinished = prints, None
         if full:
             self._deltas, self._delta_bytes, self._full_bytes = 0, 0, written
             self._forget_all_before_last(base, bytes(meta))
         else:
             self._deltas += 1
             self._delta_bytes += written
+
+    def withdraw(self):
+        """Make sure that no start finds the save that failed last. Raises DiskError; call again before the state goes on from the one before."""
+        if self._unfinished is not None:
+            self.log.truncate(self._unfinished)
+            self._unfinished = None
 
     def begin_anew(self):
         """Make the next save a full one. After two of them `oldest_meta` is the first one's: the way to let go of an old state."""

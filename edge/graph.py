@@ -14,10 +14,12 @@ def order(rules, streams) -> list[str]:
     rules, streams = list(rules), set(streams)
     makers = {}
     for name, _ in rules:
-        for made in (name, f"{name}.late"):
+        for made in (name, f"{name}.late", f"{name}.partial"):
             if made in makers or made in streams:
                 raise ConfigError(f"rule {name}: {made} is the name of another stream or rule; take another name")
             makers[made] = name
+    for name, _ in rules:
+        del makers[f"{name}.partial"]    # what a rule leaves when it goes is for people, not for rules
     feeder = {}
     for name, source in rules:
         if source not in makers and source not in streams:

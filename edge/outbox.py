@@ -28,10 +28,14 @@ class Outbox:
 
     def append(self, stream, batch, payload):
         """A batch's rows, already encoded."""
-        self.names[stream.number] = stream.name
-        self.writer.append(BATCH, stream.number, batch.first_sequence, len(batch), payload)
-        self.appended[stream.number] = self.appended.get(stream.number, 0) + len(batch)
-        self._fresh += len(batch)
+        self.put(stream.number, stream.name, batch.first_sequence, len(batch), payload)
+
+    def put(self, number, name, first, count, payload):
+        """Rows of the stream `name` under this number, from sequence `first` on."""
+        self.names[number] = name
+        self.writer.append(BATCH, number, first, count, payload)
+        self.appended[number] = self.appended.get(number, 0) + count
+        self._fresh += count
 
     def adopt(self, stream, record):
         """Account for a record that was found without a checkpoint."""
@@ -74,14 +78,17 @@ class Outbox:
         return ""
 
     def accounts(self, acknowledged, dead):
-        """Accounts by stream. acknowledged, dead: stream number -> rows that upstream has taken, and that could not be sent."""
-        rows = []
+        """Accounts by stream, over all numbers that it had. acknowledged, dead: stream number -> rows that upstream has taken, and that could not be sent."""
+        rows = {}
         for number, appended in self.appended.items():
             out = {"acknowledged": acknowledged.get(number, 0), "dead_lettered": dead.get(number, 0)}
             out["evicted"] = min(self.evicted.get(number, 0), appended - sum(out.values()))      # some were acknowledged before they went
             out["pending"] = appended - sum(out.values())
-            rows.append(Account("lane", f"{self.name}/{self.names.get(number, number)}", appended, out))
-        return rows
+            name = f"{self.name}/{self.names.get(number, number)}"
+            row = rows.setdefault(name, Account("lane", name, 0, dict.fromkeys(out, 0)))
+            row.into += appended
+            row.out = {fate: count + out[fate] for fate, count in row.out.items()}
+        return list(rows.values())
 
     def state(self) -> dict:
         return {"head": self.log.head, "appended": self.appended, "evicted": self.evicted, "names": self.names}

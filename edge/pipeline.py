@@ -9,42 +9,29 @@ journal (batches, ticks, clock steps, skipped calls), so playing the journal aga
 import msgpack
 
 from edge._batch import Batch
-from edge.codec import decode_columns, encode_columns
-from edge.errors import RuleError
-from edge.records import BATCH, CLOCK, DEAD, GAP, SCHEMA, SKIP, TICK, letter
+from edge.codec import encode_columns
+from edge.flow import SHARE, Flow
+from edge.records import BATCH, CLOCK, DEAD, SCHEMA, SKIP, TICK, letter
 from edge.writer import Writer
 
-JUMP = 1 << 30                       # of sequences, where what comes may not be what was sent; fits a record's count
 
-
-class Pipeline:
+class Pipeline(Flow):
     """inputs: Streams with a decoder each; stages in an order in which every stage comes after those that feed it."""
 
     def __init__(self, *, epoch, router, decoders, inputs, stages, outboxes, journal, dead, on_trap=None):
+        super().__init__(inputs, stages)
         self.epoch = epoch
         self.router = router
-        self.inputs = inputs
-        self.stages = stages
         self.outboxes = outboxes
         self.journal = Writer(journal)
         self.dead = Writer(dead)
         self.unrouted = 0
         self.on_trap = on_trap or (lambda stage, error: None)
-        self.received_ns = 0         # of the last event or tick
         self._decoders = decoders
-        self._inputs_by_name = {stream.name: stream for stream in inputs}
-        self._streams = [*inputs, *(s for stage in stages for s in (stage.output, stage.late))]
-        self._skips = set()          # (rule's name, its identity, call): trapped when first made
-        self._replaying = False
         self._buried = False
-        self.changes = 0             # batches and effects so far: unchanged, there is nothing new to checkpoint
-        self.absent = {"streams": {}, "outboxes": {}, "lanes": {}}   # name -> state of what the configuration has no more, see recovery.py
+        self.absent = {"streams": {}, "outboxes": {}, "lanes": {}}   # name -> state of what is there no more, see recovery.py
         self.unsure = False          # outputs stand in the outboxes whose cause is not durable: sync() before they leave
-
-    @property
-    def streams(self):
-        """Input streams, then each stage's output and late stream."""
-        return self._streams
+        self.owed = []               # see pay()
 
     # --- the way of an event
 
@@ -100,82 +87,57 @@ class Pipeline:
     def tick(self, received_ns):
         """Time goes on without events: windows of silent keys close. Journaled, so that a replay sees it too."""
         self.received_ns = received_ns
+        changes = self.changes
         if self._tick(received_ns):
             self.journal.append(TICK, 0, received_ns, 0, b"")
+        self.unsure |= self.changes != changes or bool(self.deferred)
 
     def clock_set(self, delta_ns):
         """The receive clock was stepped by delta_ns."""
         self.journal.append(CLOCK, 0, 0, 0, msgpack.packb([delta_ns]))
         self._shift(delta_ns)
+        self.unsure |= bool(self.deferred)
 
-    # --- streams and stages
+    # --- what changes
 
-    def _flow(self, stream, batch, payload=None):
-        if stream.outboxes:
-            payload = payload or encode_columns(batch)
-            self.changes += 1
-            for outbox in stream.outboxes:
-                outbox.append(stream, batch, payload)
-        if stream.stages:
-            stream.watermarks.observe(batch)
-            for stage in stream.stages:
-                self._apply(stage, batch)
+    def preamble(self):
+        """SCHEMA records of all streams: each segment of journal and outbox begins with them, and so stands alone."""
+        return [self._meaning(stream) for stream in self._streams]
 
-    def _apply(self, stage, batch):
-        stage.calls += 1
-        if stage.rule.quarantined:
-            stage.pass_by(batch)
-            return
-        if self._skips and (stage.name, stage.rule.identity, stage.calls) in self._skips:
-            stage.skip(batch)
-            return
-        try:
-            result = stage.process(batch)
-        except RuleError as error:
-            self._trapped(stage, batch, error)
-            return
-        if result.out_count:
-            self._emit(stage.output, result.out_count, result.out, batch)
-        if result.late_count:
-            self._emit(stage.late, result.late_count, result.late, batch)
+    def announce(self, stream):
+        """Say what a stream's number means, before the first record that bears it."""
+        for writer in (self.journal, self.dead, *(outbox.writer for outbox in stream.outboxes)):
+            kind, number, payload = self._meaning(stream)
+            writer.append(kind, number, 0, 0, payload)
 
-    def _emit(self, stream, count, rows, batch):
-        """`rows(batch)` gives the rows that go out; they are made only if somebody takes them."""
-        if not stream.consumed:
-            stream.next_sequence += count
-            return
-        made = rows(batch)
-        stream.number_rows(made)
-        self._flow(stream, made)
+    def pay(self):
+        """Put into the outboxes what the last checkpoint says they will have: `owed`, [outbox names, number, stream name, first sequence, rows,
+        payload] each. A restart from that checkpoint does the same, so these rows are there if the checkpoint is, and only then."""
+        owed, self.owed = self.owed, []
+        for names, *rows in owed:
+            for outbox in self.outboxes:
+                if outbox.name in names:
+                    outbox.put(*rows)
+                    self.changes += 1
 
-    def _tick(self, received_ns) -> bool:
-        """Whether any key moved."""
-        changes, moved = self.changes, False
-        for stream in self._streams:
-            batch = stream.watermarks.tick(stream.schema, received_ns) if stream.stages else None
-            if batch is not None:
-                moved = True
-                batch.first_sequence = stream.next_sequence
-                for stage in stream.stages:
-                    self._apply(stage, batch)
-        self.unsure |= self.changes != changes
-        return moved
-
-    def _shift(self, delta_ns):
-        for stream in self._streams:
-            stream.watermarks.shift(delta_ns)
+    def _meaning(self, stream):
+        return SCHEMA, stream.number, msgpack.packb(stream.schema.to_dict())
 
     # --- what goes wrong
 
-    def _trapped(self, stage, batch, error):
-        self.on_trap(stage, error)
+    def _trapped(self, stage, number, batch, error):
         if self._replaying:          # and not when first made: what it put out then does not come again
-            self.jump(self.below((stage.output, stage.late)))
+            self.jump(self.below(stage.answers))
+        self._skipped(stage, number, batch, error)
+
+    def _skipped(self, stage, number, batch, error):
+        self.on_trap(stage, error)
         self._buried = True
         self.dead.append(DEAD, stage.input.number, self.journal.head, len(batch),
                          letter(str(error), batch.received_ns, rule=stage.name, module=stage.rule.digest,
                                 backtrace=getattr(error, "backtrace", None), columns=encode_columns(batch)))
-        self.journal.append(SKIP, 0, stage.calls, 0, msgpack.packb([stage.name, stage.rule.identity]))
+        fate = [SHARE] if error.code == SHARE else []
+        self.journal.append(SKIP, 0, number, 0, msgpack.packb([stage.name, stage.rule.identity, *fate]))
         self.unsure = True
 
     def _bury(self, stream, intake, rejected, received_ns):
@@ -192,77 +154,3 @@ class Pipeline:
         topic, payload, _, _ = event
         self._buried = True
         self.dead.append(DEAD, number, self.journal.head, 1, letter(reason, received_ns, topic=topic.decode("utf-8", "replace"), payload=payload))
-
-    # --- replay
-
-    def learn_skips(self, records):
-        """Calls that trapped when they were first made, from the journal's SKIP records."""
-        self._skips = {(*msgpack.unpackb(r.payload), r.first) for r in records if r.kind == SKIP}
-
-    def replay(self, record, schemas) -> int:
-        """Play one journal record again; outputs go to the outboxes as before. schemas: stream number -> Schema as it was journaled.
-
-        Returns the events that are missing before it (the journal was damaged).
-        """
-        self._replaying = True
-        try:
-            if record.kind == TICK:
-                self.received_ns = max(self.received_ns, record.first)
-                self._tick(record.first)
-            elif record.kind == CLOCK:
-                delta_ns = msgpack.unpackb(record.payload)[0]
-                self.received_ns += delta_ns
-                self._shift(delta_ns)
-            elif record.kind == BATCH and record.stream in schemas:
-                stream = self._inputs_by_name.get(schemas[record.stream].stream)
-                if stream is not None:
-                    return self._replay_batch(stream, decode_columns(record.payload, schemas[record.stream]))
-            return 0
-        finally:
-            self._replaying = False
-
-    def _replay_batch(self, stream, batch):
-        missing = max(0, batch.first_sequence - stream.next_sequence)
-        if missing:
-            self._announce_gap(stream, missing)
-        self.received_ns = max(self.received_ns, batch.received_ns)
-        stream.damaged += missing
-        stream.arrived += missing + len(batch)
-        stream.next_sequence = batch.first_sequence + len(batch)
-        if batch.schema != stream.schema:            # the contract changed since: carry the rows over by field name
-            clock = batch.clock
-            batch = Batch.from_rows(stream.schema, conform(batch, stream.schema), first_sequence=batch.first_sequence, received_ns=batch.received_ns)
-            batch.clock = clock
-        self._flow(stream, batch)
-        return missing
-
-    def jump(self, streams):
-        """Leave out JUMP sequence numbers of streams: what comes next may not be what was sent under these. Announced as a gap."""
-        for stream in streams:
-            self._announce_gap(stream, JUMP)
-            stream.next_sequence += JUMP
-            stream.since += JUMP
-            for stage in stream.stages:
-                stage.since += JUMP
-
-    def below(self, streams):
-        """Streams, and all that rules make of them."""
-        found = list(streams)
-        for stream in found:
-            found += [s for stage in stream.stages for s in (stage.output, stage.late) if s not in found]
-        return found
-
-    def _announce_gap(self, stream, count):
-        for outbox in stream.outboxes:
-            outbox.writer.append(GAP, stream.number, stream.next_sequence, count, b"")
-
-    def preamble(self):
-        """SCHEMA records of all streams: each segment of journal and outbox begins with them, and so stands alone."""
-        return [(SCHEMA, s.number, msgpack.packb(s.schema.to_dict())) for s in self._streams]
-
-
-def conform(batch, schema):
-    """A batch's rows with the fields of another schema: by name where the kind is the same, null otherwise."""
-    kinds = {f.name: f.kind for f in batch.schema.fields}
-    kept = [f.name for f in schema.fields if kinds.get(f.name) == f.kind]
-    return [{name: row[name] for name in kept} for row in batch.rows()]

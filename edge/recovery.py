@@ -15,12 +15,13 @@ if it comes back, its numbers go on, for upstream drops a number that it has see
 import msgpack
 from msgspec import Struct
 
+from edge.backlog import CALL, Backlog, items
 from edge.codec import decode_columns
 from edge.errors import DiskError, RuleError
-from edge.records import BATCH, DEAD, GAP, SCHEMA, read_letter
+from edge.records import BATCH, DEAD, GAP, SCHEMA, letter, read_letter
 from edge.schema import Schema
 
-META_VERSION = 1
+META_VERSION = 2                     # 2: what runs (deployments), and rows that are owed to the outboxes
 READ_BYTES = 4 << 20
 FAILED_MAX = 20                      # records that are told of
 
@@ -39,8 +40,8 @@ class Recovered(Struct):
     received_ns: int = 0
 
 
-def capture(pipeline, lanes):
-    """(meta, images) of a pipeline that is between two batches. lanes: lane name -> its cursor state, plain data."""
+def capture(pipeline, lanes, running=None):
+    """(meta, images) of a pipeline that is between two batches. lanes: lane name -> its cursor state, plain data. running: what deployed() gives back."""
     assert not any(s.waiting for s in pipeline.inputs), "what is stored must run before its journal position is committed"
     for outbox in pipeline.outboxes:
         outbox.writer.sync()
@@ -56,24 +57,42 @@ def capture(pipeline, lanes):
         "outboxes": pipeline.absent["outboxes"] | {outbox.name: outbox.state() for outbox in pipeline.outboxes},
         "lanes": pipeline.absent["lanes"] | lanes,
         "received_ns": pipeline.received_ns,
+        "owed": pipeline.owed,
+        **(running or {}),
     }
     images = {f"watermarks/{s.name}": s.watermarks.dump() for s in pipeline.streams if s.stages}
     for stage in pipeline.stages:
         memory, mutable = stage.rule.image()
         images[f"memory/{stage.name}"] = memory
         images[f"globals/{stage.name}"] = mutable
+        if stage.backlog is not None:
+            images[f"deferred/{stage.name}"] = stage.backlog.dump()
     return msgpack.packb(meta), images
 
 
-def restore(pipeline, loaded) -> tuple[Recovered, dict]:
-    """Put a new pipeline where the last one stood. loaded: what CheckpointStore.load returned. Returns what was found, and the lanes' states."""
+def deployed(loaded) -> tuple[int, list]:
+    """(generation, deployments as plain data) of what CheckpointStore.load returned; (0, []) when it says nothing. Raises DiskError for a newer version's."""
+    if loaded is None:
+        return 0, []
+    meta = _read(loaded[0])
+    return meta.get("generation", 0), meta.get("deployments", [])
+
+
+def _read(meta):
+    meta = msgpack.unpackb(meta, strict_map_key=False)
+    if meta["version"] > META_VERSION:
+        raise DiskError(f"the checkpoint is of version {meta['version']}, this program reads up to {META_VERSION}: install the newer version again")
+    return meta
+
+
+def restore(pipeline, loaded, behind=False) -> tuple[Recovered, dict]:
+    """Put a new pipeline where the last one stood. loaded: what CheckpointStore.load returned. behind: what runs was changed after it, so that a
+    replay may say something else than was sent. Returns what was found, and the lanes' states."""
     recovered = Recovered(checkpoint=loaded is not None)
     lanes, position = {}, pipeline.journal.log.tail
     schemas = {}
     if loaded is not None:
-        meta, images = msgpack.unpackb(loaded[0], strict_map_key=False), loaded[1]
-        if meta["version"] > META_VERSION:
-            raise DiskError(f"the checkpoint is of version {meta['version']}, this program reads up to {META_VERSION}: install the newer version again")
+        meta, images = _read(loaded[0]), loaded[1]
         pipeline.received_ns = meta["received_ns"]
         recovered.fresh = _load(pipeline, meta, images, recovered)
         schemas = {number: Schema.from_dict(data) for number, data in meta["schemas"]}
@@ -81,10 +100,11 @@ def restore(pipeline, loaded) -> tuple[Recovered, dict]:
         recovered.lost |= not pipeline.journal.log.tail <= position <= pipeline.journal.log.head
         if pipeline.journal.log.head < position:         # its tail rotted: positions that the checkpoint has seen are not given again
             pipeline.journal.log.truncate(position)
-        _bridge(pipeline, meta, replays=position < pipeline.journal.head)
+        _bridge(pipeline, meta, replays=position < pipeline.journal.head, behind=behind)
         _count_letters(pipeline, meta["dead"])
     elif any(log.head for log in (pipeline.journal.log, *(outbox.log for outbox in pipeline.outboxes))):
         position = _without_checkpoint(pipeline, recovered)
+    pipeline.pay()
     _replay(pipeline, position, schemas, recovered)
     recovered.received_ns = pipeline.received_ns
     return recovered, lanes
@@ -95,7 +115,7 @@ def journal_position(meta) -> int:
     return msgpack.unpackb(meta, strict_map_key=False)["position"]
 
 
-def _bridge(pipeline, meta, replays):
+def _bridge(pipeline, meta, replays, behind):
     """Sequences over a change of the configuration: what is absent is kept, and no number is given to a row that differs from the one that had it."""
     streams, outboxes = {s.name for s in pipeline.streams}, {o.name for o in pipeline.outboxes}
     pipeline.absent = {kind: {name: state for name, state in meta[kind].items() if name not in present}
@@ -106,8 +126,11 @@ def _bridge(pipeline, meta, replays):
     for stage in pipeline.stages:
         was = meta["stages"].get(stage.name)
         new = stage.output.name not in meta["streams"]
-        if stage.input.name in changed or (replays and not new and (was is None or was["identity"] != stage.rule.identity)):
+        other = was is None or (was["identity"], was.get("enabled", True)) != (stage.rule.identity, stage.enabled)
+        if stage.input.name in changed or (replays and not new and other):
             changed |= {stage.output.name, stage.late.name}
+        if behind:
+            changed |= {stream.name for stream in stage.made}
     pipeline.jump([s for s in pipeline.streams if s.name in changed])
 
 
@@ -125,6 +148,7 @@ def _load(pipeline, meta, images, recovered):
         if state is None or state["identity"] != stage.rule.identity or memory is None:
             stage.start_at(stage.input.next_sequence)
             fresh.append(stage.name)
+            _bury_deferred(pipeline, stage, images)
             continue
         try:
             stage.rule.load_image((memory, images[f"globals/{stage.name}"]))
@@ -132,10 +156,13 @@ def _load(pipeline, meta, images, recovered):
             stage.rule.reset()
             stage.start_at(stage.input.next_sequence)
             fresh.append(stage.name)
+            _bury_deferred(pipeline, stage, images)
             recovered.lost = True
             continue
         stage.load(state)
         stage.forget_memento()
+        if f"deferred/{stage.name}" in images:
+            pipeline.take_up(stage, Backlog.load(bytes(images[f"deferred/{stage.name}"]), stage.input.schema))
     for outbox in pipeline.outboxes:
         state = meta["outboxes"].get(outbox.name)
         if state is not None:
@@ -143,7 +170,16 @@ def _load(pipeline, meta, images, recovered):
         if outbox.name in meta["lanes"]:             # what is acknowledged is not evicted by what a replay puts out
             outbox.log.drop_before(min(meta["lanes"][outbox.name]["ranges"][0][0], outbox.log.head))
     pipeline.unrouted = meta["unrouted"]
+    pipeline.owed = meta.get("owed", [])
     return tuple(fresh)
+
+
+def _bury_deferred(pipeline, stage, images):
+    """What waited for CPU was for a rule that is no more."""
+    for kind, _, *rest in items(bytes(images.get(f"deferred/{stage.name}", msgpack.packb([])))):
+        if kind == CALL and rest[0]:
+            pipeline.dead.append(DEAD, stage.input.number, pipeline.journal.head, rest[0],
+                                 letter("the rule was changed while these waited for CPU", pipeline.received_ns, rule=stage.name, columns=rest[1]))
 
 
 def _count_letters(pipeline, since):
@@ -191,6 +227,7 @@ def _without_checkpoint(pipeline, recovered):
         stream.since = stream.next_sequence
     for stage in pipeline.stages:
         stage.start_at(stage.input.next_sequence)
+    pipeline.jump([stage.partial for stage in pipeline.stages])
     recovered.fresh = tuple(stage.name for stage in pipeline.stages)
     recovered.lost = True
     return position
@@ -198,11 +235,16 @@ def _without_checkpoint(pipeline, recovered):
 
 def _replay(pipeline, position, schemas, recovered):
     journal = pipeline.journal.log
-    outputs = [s for stage in pipeline.stages for s in (stage.output, stage.late)]
+    outputs = [s for stage in pipeline.stages for s in stage.answers]
     recovered.lost |= journal.damaged_since(position) > 0
     if recovered.lost:
         pipeline.jump(outputs)
     pipeline.learn_skips(_records(journal, position))
+    while pipeline.deferred:
+        try:
+            pipeline.replay_deferred()
+        except Exception as error:               # as below
+            recovered.failed = (*recovered.failed[:FAILED_MAX - 1], (position, repr(error)))
     for record in _records(journal, position):
         recovered.replayed += 1
         if record.kind == SCHEMA:
@@ -212,6 +254,7 @@ def _replay(pipeline, position, schemas, recovered):
             recovered.damaged += pipeline.replay(record, schemas)
         except Exception as error:               # a start that fails on a record would fail on it for ever
             recovered.failed = (*recovered.failed[:FAILED_MAX - 1], (record.position, repr(error)))
+    pipeline.learn_skips(())
     if recovered.lost:
         pipeline.jump([s for s in pipeline.inputs if s.next_sequence])
 

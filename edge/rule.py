@@ -17,7 +17,8 @@ STRIKES_WINDOW_NS = 600 * 10**9          # of receive time
 class Rule:
     """Raises ConfigError for its parameters, RuleError for its module or what it reads, DiskError from the cache.
 
-    name: also the output stream's; late rows go to NAME.late. module: a checked Module, or the path of a .wasm file. cache: edge.compile.Cache.
+    name: also the output stream's; late rows go to NAME.late. module: a checked Module, or the path of a .wasm file. cache: edge.compile.Cache,
+    or anything whose load(module) gives its code.
     params: as configured. schema: of the input stream. limits: edge.limits.Limits.
 
     After a RuleError from process() call reset(), and load_image() with the last image. Three traps in ten minutes of receive time
@@ -30,13 +31,13 @@ class Rule:
         self.digest = self.module.digest
         manifest = self.module.manifest
         self.drops = manifest.drops
+        self.params = params
         self.arguments = manifest.arguments(params, name)
         self.limits = (limits or Limits()).lowered(manifest.limits)
         self.input_schema = schema
         self._code = cache.load(self.module)
         self._instance = None
-        self._run_ns = 0                 # of instances that are gone
-        self.calls = self.rows_in = self.rows_out = self.rows_late = self.rows_ignored = self.traps = 0
+        self.begin_counting()
         self.strikes = []
         self.quarantined = False
         self.reset()
@@ -49,6 +50,11 @@ class Rule:
         """Differs between rules whose saved states are not for each other: module, parameters, and what is read from which stream."""
         read = [(f.name, f.kind) for f in self.input_schema.fields], self.input_schema.key, self.input_schema.time
         return hashlib.sha256(repr((self.digest, sorted(self.arguments.items()), read)).encode()).hexdigest()
+
+    def begin_counting(self):
+        """Counters speak of what comes from here on."""
+        self._run_ns = -self._instance.run_ns if self._instance is not None else 0
+        self.calls = self.rows_in = self.rows_out = self.rows_late = self.rows_ignored = self.traps = 0
 
     def process(self, batch):
         """The edge._result.Result for a batch of the input stream, or a tick. Raises RuleError; the instance is dead then."""
@@ -85,6 +91,10 @@ class Rule:
             self._run_ns += self._instance.run_ns
         self._instance = instance
 
+    def another(self, *, schema=None, limits=None) -> "Rule":
+        """The same module with the same parameters, in the state of the beginning. Raises RuleError."""
+        return Rule(self.name, self.module, self.params, schema or self.input_schema, cache=_Loaded(self._code), limits=limits or self.limits)
+
     def image(self):
         """The state: (memory, globals), two bytes objects. Valid between calls, not after a trap."""
         return _state.snapshot(self._instance)
@@ -120,6 +130,16 @@ class Rule:
     def memory_bytes(self) -> int:
         """Size of its linear memory now."""
         return self._instance.memory_bytes()
+
+
+class _Loaded:
+    """Code that is there, in the place of a cache."""
+
+    def __init__(self, code):
+        self._code = code
+
+    def load(self, module):
+        return self._code
 
 
 def read_module(path, name) -> Module:

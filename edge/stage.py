@@ -4,20 +4,26 @@ A stream is a sequence of typed events with one schema; a stage is a rule at wor
 consumers, so an event's way is a walk from its stream: no queue, no scheduler.
 """
 
+from edge.cost import Meter, cost
 from edge.errors import RuleError
 
 MEMENTO_ROWS_MAX = 131_072            # a trap is undone by playing at most so many rows again; they stay in memory meanwhile
 MEMENTO_CALLS_MAX = 64
+FATES = ("selected", "filtered", "consumed", "late_rows", "ignored", "dead", "unprocessed", "disabled")     # counters of rows, in the checkpoint's order
 
 
 class Stream:
-    """A stream at work: its schema, its next sequence number, its event-time progress and its consumers."""
+    """A stream at work: its schema, its next sequence number, its event-time progress and its consumers.
 
-    def __init__(self, number, schema, watermarks):
+    new_watermarks: fn() -> Watermarks in the state of the beginning, with the spans that count for it.
+    """
+
+    def __init__(self, number, schema, new_watermarks):
         self.number = number         # in records of journal and outboxes
         self.name = schema.stream
         self.schema = schema
-        self.watermarks = watermarks
+        self.new_watermarks = new_watermarks
+        self.watermarks = new_watermarks()
         self.next_sequence = 0
         self.since = 0               # first sequence of the ledger's time
         self.arrived = 0             # input streams: events that came for it, good or not
@@ -26,10 +32,11 @@ class Stream:
         self.waiting = 0             # input streams: rows that are stored, but not yet run
         self.stages = []
         self.outboxes = []
+        self.tap = None              # is shown each batch, while somebody watches
 
     @property
     def consumed(self) -> bool:
-        return bool(self.stages or self.outboxes)
+        return bool(self.stages or self.outboxes or self.tap is not None)
 
     def number_rows(self, batch):
         """Give a batch its sequences."""
@@ -47,23 +54,42 @@ class Stream:
 class Stage:
     """A rule at work: reads `input`, puts out to `output`, late rows to `late`. Undoes a trap without help from others.
 
+    partial: takes what is open when the rule goes (edge/succession.py); no rule reads it. enabled: False passes everything by.
+
     memento: the rule's state some calls ago, with the batches since; playing them again gives the state before a trap.
     It is exact, because a rule is a function of what it was given.
     """
 
-    def __init__(self, rule, input_stream, output, late):
-        self.rule = rule
+    def __init__(self, rule, input_stream, output, late, partial):
         self.name = rule.name
         self.input = input_stream
         self.output = output
         self.late = late
+        self.partial = partial
+        self.enabled = True
         self.since = 0               # first input sequence that this stage was given
         self._damaged_since = 0
         self.calls = 0               # counts every call, skipped ones too: names a call in the journal
-        self.selected = self.filtered = self.consumed = self.late_rows = self.ignored = self.dead = self.unprocessed = 0
-        self._image = None
-        self._since_image = []
-        self._rows_since_image = 0
+        for fate in FATES:
+            setattr(self, fate, 0)
+        self.credit_ns = 0.0         # see edge/share.py
+        self.backlog = None          # edge.backlog.Backlog while it waits for CPU
+        self.shadow = None           # edge.shadow.Shadow that sees what the rule sees
+        vars(self).update(self.attire(rule))
+
+    def attire(self, rule):
+        """Attributes that a stage changes with its rule."""
+        return {"rule": rule, "meter": Meter(rule), "_image": None, "_since_image": [], "_rows_since_image": 0}
+
+    @property
+    def answers(self):
+        """The streams of what its rule says to a batch."""
+        return self.output, self.late
+
+    @property
+    def made(self):
+        """All streams that it makes."""
+        return self.output, self.late, self.partial
 
     def process(self, batch):
         """The rule's Result for a batch (rows, or a tick). Raises RuleError after the rule was put back to the state before."""
@@ -74,20 +100,26 @@ class Stage:
         except RuleError:
             self.dead += len(batch)
             self._undo()
+            self.meter.note(0)
             raise
+        self.meter.note(len(batch))
         self._since_image.append(batch)
         self._rows_since_image += len(batch)
         self._account(batch, result)
         return result
 
-    def skip(self, batch):
-        """A call that trapped when it was first made: the journal says so, it is not made again."""
+    def skip(self, batch, strike=True):
+        """A call that is not made: it trapped when it was, as the journal says, or it found no CPU and no room to wait (strike False)."""
         self.dead += len(batch)
-        self.rule.strike(batch.received_ns)
+        if strike:
+            self.rule.strike(batch.received_ns)
 
     def pass_by(self, batch):
-        """The rule is in quarantine."""
-        self.unprocessed += len(batch)
+        """The rule is in quarantine, or disabled."""
+        if self.enabled:
+            self.unprocessed += len(batch)
+        else:
+            self.disabled += len(batch)
 
     def _account(self, batch, result):
         rows, late, ignored = len(batch), result.late_count, result.ignored
@@ -121,17 +153,24 @@ class Stage:
         """The state was replaced from outside."""
         self._image = None
 
+    @property
+    def cost(self) -> dict:
+        """See edge/cost.py."""
+        return cost(self)
+
     def outcome(self) -> dict:
         """What became of the input rows, for the ledger."""
         return {"selected": self.selected, self.rule.drops: self.filtered, "aggregated": self.consumed, "late": self.late_rows,
                 "ignored": self.ignored, "dead_lettered": self.dead, "quarantined": self.unprocessed,
-                "damaged": self.input.damaged - self._damaged_since, "pending": self.input.waiting}
+                "disabled": self.disabled, "damaged": self.input.damaged - self._damaged_since,
+                "pending": self.input.waiting + (self.backlog.rows if self.backlog else 0)}
 
     def state(self) -> dict:
-        return {"since": self.since, "damaged_since": self._damaged_since, "calls": self.calls, "identity": self.rule.identity, "quarantined": self.rule.quarantined, "strikes": self.rule.strikes,
-                "rows": [self.selected, self.filtered, self.consumed, self.late_rows, self.ignored, self.dead, self.unprocessed]}
+        return {"since": self.since, "damaged_since": self._damaged_since, "calls": self.calls, "identity": self.rule.identity, "enabled": self.enabled,
+                "quarantined": self.rule.quarantined, "strikes": self.rule.strikes, "rows": [getattr(self, name) for name in FATES]}
 
     def load(self, state):
         self.since, self._damaged_since, self.calls = state["since"], state["damaged_since"], state["calls"]
         self.rule.quarantined, self.rule.strikes = state["quarantined"], list(state["strikes"])
-        (self.selected, self.filtered, self.consumed, self.late_rows, self.ignored, self.dead, self.unprocessed) = state["rows"]
+        for name, rows in zip(FATES, state["rows"]):
+            setattr(self, name, rows)

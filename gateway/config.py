@@ -1,18 +1,15 @@
 """Reading a configuration: TOML in, a spec.Config or every problem at once with its place and what to do."""
 
-import difflib
-import re
 import tomllib
 from pathlib import Path
-from types import UnionType
-from typing import get_args, get_origin
 
-import msgspec
-from msgspec import Struct
-
+from edge import tables
 from edge.errors import ConfigError
+from edge.public_key import is_public_key
 from gateway import spec
-from gateway.units import Duration, Size
+from gateway.units import Duration, Part, Size
+
+LOOPBACK = ("localhost", "127.0.0.1", "::1")
 
 
 class Problems(ConfigError):
@@ -74,83 +71,15 @@ def _sound(data):
 
 
 def _struct(kind, data, place, problems):
-    """Convert a table field by field, so that one mistake does not hide the next."""
-    if not isinstance(data, dict):
-        problems.append((place, f"must be a table, not {_said(data)}"))
-        return None
-    fields = {f.encode_name: f for f in msgspec.structs.fields(kind)}
-    values = {}
-    for name in data:
-        if name not in fields:
-            problems.append((_at(place, name), f"unknown key{_near(name, fields)}"))
-    for name, f in fields.items():
-        if name in data:
-            values[f.name] = _value(f.type, data[name], _at(place, name), problems)
-        elif f.required:
-            problems.append((_at(place, name), f"is missing: {kind.DOCS[f.name.rstrip('_')]}"))
-    if problems:
-        return None
-    return kind(**values)
-
-
-def _value(kind, data, place, problems):
-    origin, arguments = get_origin(kind), get_args(kind)
-    struct = next((a for a in (kind, *arguments) if isinstance(a, type) and issubclass(a, Struct)), None)
-    if origin is dict and isinstance(data, dict):
-        return {name: _value(arguments[1], _named(arguments[0], name, place, problems) and item, _at(place, name), problems)
-                for name, item in data.items()}
-    if struct is not None and (isinstance(data, dict) or not _is_union(kind) or struct is not spec.FieldSpec):
-        return _struct(struct, data, place, problems)
-    if struct is not None:
-        kind = spec.Kind
-    try:
-        return msgspec.convert(data, kind, dec_hook=_quantity)
-    except (msgspec.ValidationError, ValueError) as error:
-        problems.append((place, _plain(str(error), kind, data)))
-        return None
-
-
-def _is_union(kind):
-    return get_origin(kind) is UnionType or str(get_origin(kind)) == "typing.Union"
-
-
-def _named(kind, name, place, problems):
-    try:
-        msgspec.convert(name, kind)
-    except msgspec.ValidationError:
-        problems.append((_at(place, name), "a name has letters, digits, _ - . and at most 64 of them"))
-    return True
+    return tables.read(kind, data, place, problems, _quantity)
 
 
 def _quantity(kind, data):
-    if kind in (Duration, Size):
+    if kind in (Duration, Size, Part):
         if not isinstance(data, str):
             raise ValueError(f"must be {kind.summary} in quotes")
         return kind.parse(data)
     raise NotImplementedError(kind)
-
-
-def _plain(message, kind, data):
-    message = re.sub(r" - at `.*`$", "", message)
-    if "matching regex" in message:
-        return f"{data!r} is no name: it has letters, digits, _ - . and at most 64 of them, and begins with no - or ."
-    if message.startswith("Invalid enum value"):
-        known = [str(value) for value in get_args(kind) if isinstance(value, (str, int))]
-        return f"{data!r} is not known here" + (f"; known are {', '.join(known)}" if known else "")
-    return f"{message}, not {_said(data)}" if message.startswith("Expected") else message
-
-
-def _said(data):
-    return "a table" if isinstance(data, dict) else "a list" if isinstance(data, list) else repr(data)
-
-
-def _at(place, name):
-    return f"{place}.{name}" if place else name
-
-
-def _near(name, known):
-    close = difflib.get_close_matches(name, known, 1, 0.6)
-    return f"; did you mean {close[0]}?" if close else f"; known are {', '.join(known)}"
 
 
 def _relate(data, problems):
@@ -175,12 +104,18 @@ def _relate(data, problems):
             _topic_template(f"lanes.{name}.topic", lane["topic"], problems)
     if lanes and "upstream" not in data:
         problems.append(("upstream", "is missing: lanes need an [upstream] with the host of a broker"))
-    for end in ("listener", "broker", "upstream"):
+    signing = _table(data, "signing")
+    if signing.get("policy") == "required" and not _table(signing, "keys"):
+        problems.append(("signing.keys", 'is missing: with policy = "required" and no key no rule could be pushed; `tidegate rule keygen` makes one'))
+    for end in ("listener", "broker", "upstream", "api"):
         tls = _table(_table(data, end), "tls")
         if ("cert" in tls) != ("key" in tls):
             problems.append((f"{end}.tls", "cert and key go together"))
-    if "tls" in _table(data, "listener") and "cert" not in _table(_table(data, "listener"), "tls"):
-        problems.append(("listener.tls.cert", "is missing: a listener with tls needs cert and key"))
+    for end in ("listener", "api"):
+        if "tls" in _table(data, end) and "cert" not in _table(_table(data, end), "tls"):
+            problems.append((f"{end}.tls.cert", "is missing: who listens with tls needs cert and key"))
+    if "tls" not in _table(data, "api") and _table(data, "api").get("host", "localhost") not in LOOPBACK:
+        problems.append(("api.tls", "is missing: tokens do not go over the network in the clear; add it, or listen on 127.0.0.1"))
 
 
 def _table(data, name):
@@ -190,7 +125,7 @@ def _table(data, name):
 
 def _known_stream(place, name, known, problems):
     if isinstance(name, str) and name not in known:
-        problems.append((place, f"there is no stream or rule {name!r}{_near(name, known)}"))
+        problems.append((place, f"there is no stream or rule {name!r}{tables.near(name, known)}"))
 
 
 def _topic_template(place, template, problems):
@@ -211,7 +146,9 @@ def _resolve_paths(config, base):
     for rule in config.rules.values():
         if rule.module.endswith(".wasm"):
             rule.module = absolute(rule.module)
-    for end in (config.listener, config.broker, config.upstream):
+    config.signing.keys = {name: key if is_public_key(key) else absolute(key) for name, key in config.signing.keys.items()}
+    config.api.access = absolute(config.api.access)
+    for end in (config.listener, config.broker, config.upstream, config.api):
         if end is None:
             continue
         if end.tls:

@@ -1,19 +1,25 @@
 """The local socket: `tidegate status`, `ledger` and others ask the running daemon here. A JSON object a line, in both directions.
 
-request  {"get": NAME, ...}        answer  {"ok": true, "value": ...} or {"ok": false, "error": text}
+request  {"get": NAME, ...}        answer  {"ok": true, "value": ...} or {"ok": false, "error": text, "fault": whose}
 Only the daemon's user may connect (mode 0600). A request is at most REQUEST_BYTES_MAX; at most CONNECTIONS_MAX clients at a time.
 A client that does not read its answers is not read either.
+
+request["who"] is for the record: the peer's user, or whom the API's process speaks for (it runs as the daemon's user, who could write the record itself).
 """
 
 import json
 import os
 import socket
+import struct
 
 from edge.errors import ConfigError, TidegateError
+from gateway.requests import NoAnswer, error_of, fault_of
 
 REQUEST_BYTES_MAX = 64 << 10
 CONNECTIONS_MAX = 16
 SOCKET = "tidegate.sock"
+SPOKEN_FOR = ("token:", "cert:")     # whom the API has let in
+WHO_CHARACTERS_MAX = 80
 
 
 class Control:
@@ -76,21 +82,22 @@ class Control:
         """Answer one request; the next one has its turn when this answer is sent, so that only one is in memory."""
         line, end, rest = self._clients[fd][1].partition(b"\n")
         if end:
-            self._clients[fd][1:] = [rest, self._answer(line) + b"\n"]
+            self._clients[fd][1:] = [rest, self._answer(line, self._clients[fd][0]) + b"\n"]
             self._write(fd)
 
-    def _answer(self, line):
+    def _answer(self, line, client):
         try:
             request = json.loads(line)
             handler = self._handlers[request["get"]]
+            request["who"] = _who(client, request.get("who"))
         except (ValueError, KeyError, TypeError, RecursionError):
             return json.dumps({"ok": False, "error": f"unknown request; known are {', '.join(self._handlers)}"}).encode()
         try:
             return json.dumps({"ok": True, "value": handler(request)}, default=str).encode()
         except TidegateError as error:
-            return json.dumps({"ok": False, "error": str(error)}).encode()
+            return json.dumps({"ok": False, "error": str(error), "fault": fault_of(error)}).encode()
         except Exception as error:           # a question must not stop the gateway
-            return json.dumps({"ok": False, "error": f"a mistake in the gateway: {error!r}"}).encode()
+            return json.dumps({"ok": False, "error": f"a mistake in the gateway: {error!r}", "fault": "gateway"}).encode()
 
     def _write(self, fd):
         client, _, out = self._clients[fd]
@@ -125,8 +132,15 @@ class Control:
             pass
 
 
+def _who(client, claimed):
+    if isinstance(claimed, str) and claimed.startswith(SPOKEN_FOR) and len(claimed) <= WHO_CHARACTERS_MAX:
+        return claimed
+    _, uid, _ = struct.unpack("3i", client.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
+    return f"local:{uid}"
+
+
 def ask(directory, name, timeout_s=10.0, **request):
-    """Ask the daemon that runs on a data directory. Raises ConfigError when none answers, TidegateError with its error."""
+    """Ask the daemon that runs on a data directory. Raises NoAnswer when none does, TidegateError with its error."""
     path = os.path.join(directory, SOCKET)
     client = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     client.settimeout(timeout_s)
@@ -140,10 +154,10 @@ def ask(directory, name, timeout_s=10.0, **request):
                 raise ConnectionResetError("closed")
             answer += data
     except OSError as error:
-        raise ConfigError(f"{path}: no gateway answers ({error.strerror or error}); is it running, as this user, on this data directory?") from None
+        raise NoAnswer(f"{path}: no gateway answers ({error.strerror or error}); is it running, as this user, on this data directory?") from None
     finally:
         client.close()
     reply = json.loads(answer)
     if not reply["ok"]:
-        raise TidegateError(reply["error"])
+        raise error_of(reply.get("fault"), reply["error"])
     return reply["value"]

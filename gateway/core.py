@@ -2,19 +2,31 @@
 around it, a test drives it on a disk in memory.
 """
 
+import functools
+from contextlib import suppress
+
+from msgspec.structs import replace
+
 from edge._decode import Decoder, Router
 from edge._watermark import Watermarks
 from edge.checkpoint import CheckpointStore
-from edge.errors import ConfigError, DiskError
+from edge.compile import Cache
+from edge.deployment import Deployment
+from edge.errors import ConfigError, DiskError, RuleError
+from edge.flow import SHARE
 from edge.identity import Identity
 from edge.log import Log
 from edge.outbox import Outbox
 from edge.pipeline import Pipeline
-from edge.recovery import capture, journal_position, restore
+from edge.recovery import capture, deployed, journal_position, restore
+from edge.rule_store import RuleStore
 from edge.stage import Stage, Stream
+from edge.succession import Succession, partial_schema
 from gateway.lane import Lane
+from gateway.lineup import Lineup
 from gateway.policy import Policy
 from gateway.rulebook import Rulebook, contracts_of
+from gateway.swap import Swap, Swaps, before
 
 SEGMENT_BYTES = 8 << 20
 
@@ -22,7 +34,8 @@ SEGMENT_BYTES = 8 << 20
 class Core:
     """config: gateway.spec.Config. modules: the real directory of compiled rules. log: gateway.logs.Log.
 
-    lanes: (Outbox, Lane) pairs. A rule that is refused is left out and reported (`refused`): the rest runs. recover() comes before anything else.
+    lanes: (Outbox, Lane) pairs. deployments: rule -> Deployment, what runs or should; those that are refused are left out and reported
+    (`refused`): the rest runs. recover() comes before anything else. on_event: fn(kind, rule, text, **details), told of what happens to rules.
     """
 
     def __init__(self, config, disk, modules, log):
@@ -31,8 +44,12 @@ class Core:
         self._disk, self._data = disk, config.gateway.data
         self._logs = []
         self.urgent = False              # a checkpoint should not wait for its time
+        self.on_event = lambda kind, rule, text, **details: None
+        self.cache = functools.cache(lambda: Cache(modules))
+        self.swaps = Swaps(self)
+        self.unsettled = False           # see settle()
         try:
-            self._make(modules)
+            self._make()
         except OSError as error:
             self.close()
             raise DiskError(f"{error.filename or self._data}: {error.strerror}: the data directory cannot be used") from error
@@ -40,23 +57,57 @@ class Core:
             self.close()
             raise
 
-    def _make(self, modules):
+    def _make(self):
         config, disk, log = self.config, self._disk, self.log
         self.identity = Identity(disk, self._data, config.gateway.name)
+        self._meanings = self.identity.schemas()         # the lanes' too, and grows
         if self.identity.damaged:
             log.error("disk", self.identity.damaged)
+        self.checkpoints = CheckpointStore(disk, f"{self._data}/checkpoints")
+        self._logs.append(self.checkpoints.log)
+        self._loaded = self.checkpoints.load()
+        self.store = RuleStore(disk, f"{self._data}/rules")
         contracts = contracts_of(config)
-        book = Rulebook(config, contracts, modules)
-        self.refused = book.refused
-        for name, reason in book.refused.items():
-            log.error("rule", f"{name} is left out: {reason}")
+        book = self._line_up(contracts)
         self.lanes = []
         self.outboxes = {name: self._outbox(name, lane) for name, lane in config.lanes.items()}
         self.pipeline = self._pipeline(contracts, book)
-        self.checkpoints = CheckpointStore(disk, f"{self._data}/checkpoints")
-        self._logs.append(self.checkpoints.log)
         self.lanes = [(outbox, self._lane(name, outbox)) for name, outbox in self.outboxes.items()]
         self._cursors = None
+
+    def _line_up(self, contracts):
+        """What runs: by the checkpoint, the rule store's file if it is newer, and the configuration where that is new."""
+        self.generation, committed = deployed(self._loaded)
+        filed, plain = self.store.deployments()
+        self._behind = filed > self.generation           # the checkpoint is of before a change that was committed
+        if self._behind:
+            self.generation, committed = filed, plain
+        self._filed = filed
+        known = [Deployment.from_dict(data) for data in committed]
+        self.lineup = lineup = Lineup(self.config, known)
+        self.store.protected = lambda: {digest for d in (*known, *self.deployments.values()) for digest in d.digests()} | set(lineup.modules)
+        self.deployments = {}
+        for name, module in lineup.modules.items():      # so that it can start again when its file is gone
+            try:
+                self.store.put(module.content, who="configuration", when_ns=0, force=True)
+            except (RuleError, DiskError) as error:
+                self.log.warning("rule", f"module {name[:12]} is not kept in the rule store: {error}")
+        book = Rulebook(lineup, contracts, self.cache, self.store)
+        self.refused = book.refused
+        for line in (*self.store.take_warnings(), *book.said):
+            self.log.warning("rule", line)
+        for name, reason in book.refused.items():
+            self.log.error("rule", f"{name} is left out: {reason}")
+        waiting = {d.rule: d for d in known if d.rule in book.refused and d.digest}
+        self.deployments = waiting | book.deployments
+        self._removed = {d.rule: d for d in lineup.removed}
+        if self._plain() != committed:
+            self.generation += 1
+        return book
+
+    def _plain(self):
+        """The deployments as data, those of removed rules of the configuration too."""
+        return [d.to_dict() for _, d in sorted((self._removed | self.deployments).items())]
 
     # --- making
 
@@ -89,23 +140,35 @@ class Core:
             self.log.warning("lane", f"outbox {outbox.name} is at its quota: {rows} rows are evicted, a gap goes upstream")
             next(lane for box, lane in self.lanes if box is outbox).evicted(rows)
 
-    def _stream(self, schema, spec):
-        watermarks = Watermarks(spec.lateness, spec.idle, spec.skew, capacity=spec.keys_max)
-        stream = Stream(self.identity.number(schema), schema, watermarks)
+    def _number(self, schema):
+        """The schema's number; identity.save() before it is used."""
+        number = self.identity.number(schema)
+        self._meanings[number] = schema
+        return number
+
+    def _outboxes_of(self, stream, more=()):
+        """The outboxes of the lanes whose table names the stream, or the rule that it is the rest of, and of `more`."""
+        named = {stream, stream.removesuffix(".partial")}
+        return [outbox for name, outbox in self.outboxes.items() if named & set(self.config.lanes[name].streams) or name in more]
+
+    def _input(self, schema):
+        spec = self.config.streams[schema.stream]
+        stream = Stream(self._number(schema), schema, lambda: Watermarks(spec.lateness, spec.idle, spec.skew, capacity=spec.keys_max))
         stream.outboxes = [self.outboxes[name] for name, lane in self.config.lanes.items() if stream.name in lane.streams]
         return stream
 
     def _pipeline(self, contracts, book):
-        inputs = [self._stream(c.schema, self.config.streams[c.name]) for c in contracts]
+        inputs = [self._input(c.schema) for c in contracts]
         streams = {s.name: s for s in inputs}
         stages = []
         for rule in book.rules:
-            source = streams[book.feeds[rule.name]]
-            spec = self.config.streams[book.origin[rule.name]]
-            output, late = self._stream(rule.output_schema, spec), self._stream(rule.late_schema, spec)
-            streams |= {output.name: output, late.name: late}
-            stage = Stage(rule, source, output, late)
-            source.stages.append(stage)
+            source, deployment = streams[book.feeds[rule.name]], self.deployments[rule.name]
+            schemas = (rule.output_schema, rule.late_schema, partial_schema(rule))
+            stage = Stage(rule, source, *(Stream(self._number(schema), schema, source.new_watermarks) for schema in schemas))
+            stage.enabled = deployment.enabled
+            for stream in stage.made:
+                stream.outboxes = self._outboxes_of(stream.name, () if stream is stage.late else deployment.lanes)
+            streams |= {stream.name: stream for stream in stage.answers}
             stages.append(stage)
         self.identity.save()
         journal = self._log("journal", self.config.journal.quota)
@@ -114,20 +177,26 @@ class Core:
                         outboxes=list(self.outboxes.values()), journal=journal, dead=dead, on_trap=self._trapped)
 
     def _trapped(self, stage, error):
+        if error.code == SHARE:
+            self.log.warning("rule", f"{stage.name} finds no CPU: {error}")
+            return
         self.log.error("rule", f"{stage.name} trapped: {error}", module=stage.rule.digest[:12], quarantined=stage.rule.quarantined)
+        self.on_event("quarantine" if stage.rule.quarantined else "trap", stage.name, str(error), digest=stage.rule.digest)
 
     def _lane(self, name, outbox):
         lane = self.config.lanes[name]
         policy = Policy(encoding=lane.encoding, topic=lane.topic, size_bytes_max=lane.message_max, age_ms=lane.age // 10**6, priority=lane.priority,
                         rate_bytes_s=lane.rate_max or 0)
-        return Lane(name, outbox.log, self.identity.schemas(), policy, gateway=self.config.gateway.name, epoch=self.identity.epoch,
+        return Lane(name, outbox.log, self._meanings, policy, gateway=self.config.gateway.name, epoch=self.identity.epoch,
                     dead=lambda stream, first, count, reason: self.log.error("lane", f"{name}: {count} rows cannot be sent: {reason}"))
 
     # --- taking up where the last run stood
 
     def recover(self):
         """Play again what the last checkpoint does not cover, then make one. Returns edge.recovery.Recovered. Raises DiskError; then begin with a new Core."""
-        recovered, states = restore(self.pipeline, self.checkpoints.load())
+        loaded, self._loaded = self._loaded, None
+        recovered, states = restore(self.pipeline, loaded, behind=self._behind)
+        del loaded                       # as large as all rules' memories
         journal, oldest = self.pipeline.journal.log, self.checkpoints.oldest_meta
         journal.keep_from = journal.tail if oldest is None else journal_position(oldest)     # also while no checkpoint can be written
         for outbox, lane in self.lanes:
@@ -158,15 +227,119 @@ class Core:
 
     def checkpoint(self):
         """Commit state, watermarks, positions and cursors together; then let go of what no restart needs. Raises DiskError."""
-        cursors, journal = self.cursors(), self.pipeline.journal.log
+        self.settle()
+        journal = self.pipeline.journal.log
         for _ in range(2 if journal.full else 1):        # the second makes the first the oldest that a restart may need
             if journal.full:
                 self.checkpoints.begin_anew()
-            self.checkpoints.save(*capture(self.pipeline, cursors))
-            journal.keep_from = journal_position(self.checkpoints.oldest_meta)
-        self._cursors, self.urgent = cursors, False
+            self._save()
         for outbox, lane in self.lanes:
             outbox.log.drop_before(lane.acked_before)
+
+    def _save(self):
+        cursors = self.cursors()
+        self.checkpoints.save(*capture(self.pipeline, cursors, {"generation": self.generation, "deployments": self._plain()}))
+        self.pipeline.journal.log.keep_from = journal_position(self.checkpoints.oldest_meta)
+        self._cursors, self.urgent = cursors, False
+        if self._filed != self.generation:
+            try:
+                self.store.save_deployments(self.generation, self._plain())
+                self._filed = self.generation
+            except DiskError as error:
+                self.log.error("disk", f"the deployments are in the checkpoint alone: {error}")
+
+    # --- what runs
+
+    @property
+    def busy(self) -> bool:
+        """advance() has something to do."""
+        return self.swaps.busy
+
+    def deploy(self, deployment, *, policy="auto", horizon_ns=None, who="") -> Swap:
+        """Ask for a version of a rule, new or in the place of another; `previous` and `configured` are filled in. Raises ConfigError when too many wait."""
+        def aim(now):
+            previous = None if now is None else now.previous if now.version == deployment.version else now.version
+            return replace(deployment, previous=previous, configured=self._fingerprint(deployment.rule, now))
+
+        return self.swaps.ask(Swap(deployment.rule, aim, policy=policy, horizon_ns=horizon_ns, who=who))
+
+    def remove(self, rule, *, who="") -> Swap:
+        """Ask for a rule to go; what it has open goes out on NAME.partial."""
+        self._known(rule)
+        return self.swaps.ask(Swap(rule, lambda now: None, kind="remove", who=who))
+
+    def rollback(self, rule, *, policy="auto", horizon_ns=None, who="") -> Swap:
+        """Ask for the previous version of a rule; the present one is then the previous."""
+        before(self._known(rule), keep=True)
+        return self.swaps.ask(Swap(rule, lambda now: before(now, keep=True), kind="rollback", policy=policy, horizon_ns=horizon_ns, who=who))
+
+    def set_enabled(self, rule, enabled, *, who="") -> Swap:
+        """Ask for a rule to be passed by, or to go on with the state that it had."""
+        self._known(rule)
+        return self.swaps.ask(Swap(rule, lambda now: replace(now, enabled=enabled), kind="enable" if enabled else "disable", policy="keep", who=who))
+
+    def advance(self, budget_s) -> bool:
+        """Go on with what was asked for, between two turns. True when something was committed: what it put out may leave."""
+        if self.unsettled or self.pipeline.blocked or any(stream.waiting for stream in self.pipeline.inputs):
+            return False
+        return self.swaps.advance(budget_s)
+
+    def stage(self, rule):
+        """The rule's stage; None when it does not run."""
+        return next((stage for stage in self.pipeline.stages if stage.name == rule), None)
+
+    def module(self, digest):
+        """Raises RuleError."""
+        return self.lineup.module(digest, self.store)
+
+    def tell(self, kind, rule, text, level="info", **details):
+        """Log what happened to a rule, and tell whoever listens."""
+        self.log("rule", f"{rule} {text}", level, **{name: value for name, value in details.items() if value})
+        self.on_event(kind, rule, text, **details)
+
+    def succession(self) -> Succession:
+        return Succession(self.pipeline, number=self._number, outboxes=self._outboxes_of)
+
+    def commit(self, change, rule, deployment):
+        """Make a change: it counts when the checkpoint that holds it is durable. Raises DiskError; then all is as it was. deployment: None to remove."""
+        before = self.deployments, self._removed, self.generation
+        self.identity.save()
+        self.deployments = {name: d for name, d in self.deployments.items() if name != rule} | ({rule: deployment} if deployment else {})
+        mark = self._fingerprint(rule, before[0].get(rule))
+        gone = {rule: Deployment(rule, "", "", configured=mark)} if mark and deployment is None else {}
+        self._removed = {name: d for name, d in self._removed.items() if name != rule} | gone
+        self.generation += 1
+        change.turn()
+        self.pipeline.owed = change.owed
+        try:
+            change.announce()
+            self._save()
+        except DiskError:
+            change.turn()
+            self.pipeline.owed = []
+            self.deployments, self._removed, self.generation = before
+            self.unsettled = True
+            with suppress(DiskError):
+                self.settle()
+            raise
+        self.pipeline.pay()
+        self.refused.pop(rule, None)
+
+    def settle(self):
+        """Make sure that a change which could not be committed is not found by the next start; until then nothing may run. Raises DiskError."""
+        if self.unsettled:
+            self.checkpoints.withdraw()
+            self.unsettled = False
+
+    def _known(self, rule):
+        if rule not in self.deployments:
+            raise ConfigError(f"there is no rule {rule!r}; there are {', '.join(sorted(self.deployments)) or 'none'}")
+        return self.deployments[rule]
+
+    def _fingerprint(self, rule, now):
+        """Of the rule's entry in the configuration, "" when it has none; the one that is known while the entry's module cannot be read."""
+        mark = self.lineup.fingerprints.get(rule, "")
+        return now.configured if now and mark.endswith(":") and now.configured.startswith(mark) else mark
 
     def close(self):
         """Let go of the files. Errors are logged: what a restart needs is durable."""

@@ -1,13 +1,14 @@
 """The rules of a configuration, loaded and bound in the order they run; and the contracts that they read from."""
 
-import tidegate_rules
+import functools
+
 from edge.compile import Cache
 from edge.contract import Contract, FieldSource, check_filter
 from edge.errors import ConfigError, DiskError, RuleError
 from edge.graph import order
-from edge.limits import Limits
 from edge.rule import Rule
 from gateway import spec
+from gateway.lineup import Lineup
 
 
 def contracts_of(config) -> list[Contract]:
@@ -31,44 +32,61 @@ def _field(name, f):
 
 
 class Rulebook:
-    """rules: those that can run, each after what feeds it. refused: name -> why. origin: rule name -> the input stream it stems from.
-    feeds: rule name -> the stream it reads."""
+    """rules: those that can run, each after what feeds it. deployments: rule -> what runs, for all of them. refused: rule -> why it does not.
+    feeds: rule -> the stream it reads. said: what the log should tell."""
 
-    def __init__(self, config, contracts, cache_directory):
-        """Raises ConfigError when rules feed each other in a circle, DiskError when there is no place for compiled code."""
-        self.rules, self.refused, self.origin, self.feeds = [], {}, {}, {}
-        cache = Cache(cache_directory) if config.rules else None
-        schemas = {c.name: c.schema for c in contracts}
-        origins = {c.name: c.name for c in contracts}
-        for name in order([(name, rule.input) for name, rule in config.rules.items()], schemas):
-            given = config.rules[name]
-            if given.input not in schemas:
-                self.refused[name] = f"{given.input}, which it reads, is left out"
+    def __init__(self, lineup, contracts, cache, store=None):
+        """cache: fn() -> edge.compile.Cache. Raises ConfigError when the configuration's rules feed each other in a circle, DiskError when there
+        is no place for compiled code."""
+        self.rules, self.deployments, self.refused, self.feeds, self.said = [], {}, dict(lineup.refused), {}, list(lineup.said)
+        self._lineup, self._cache, self._store = lineup, cache, store
+        self._schemas = {c.name: c.schema for c in contracts}
+        for name in self._ordered():
+            self._place(name, lineup.choices[name])
+
+    def _ordered(self):
+        """Names of the rules that have their input, each after what feeds it."""
+        choices, streams = self._lineup.choices, set(self._schemas)
+        feeds = {name: choices[name][0].input for name in choices}
+        clash = [name for name in feeds if name in streams or {f"{name}.late", f"{name}.partial"} & streams]
+        for name in clash:
+            self.refused[name] = "a stream of the configuration has this name"
+            del feeds[name]
+        while missing := [name for name, source in feeds.items() if source not in streams and source.removesuffix(".late") not in feeds]:
+            for name in missing:
+                self.refused[name] = f"there is no stream or rule {feeds.pop(name)}, which it reads"
+        try:
+            return order(feeds.items(), streams)
+        except ConfigError as error:     # what was pushed and what the configuration says now do not go together
+            pushed = [name for name in feeds if choices[name][0].configured != self._lineup.fingerprints.get(name)]
+            for name in pushed:
+                self.refused[name] = str(error)
+                del feeds[name]
+            if not pushed:
+                raise
+            return order(feeds.items(), streams)
+
+    def _place(self, name, choices):
+        """Bind the first of the choices that can run."""
+        troubles, cache = [], self._cache()
+        for deployment in choices:
+            if deployment.input not in self._schemas:
+                troubles.append(f"{deployment.input}, which it reads, is left out")
                 continue
             try:
-                rule = Rule(name, module_path(given.module), given.params, schemas[given.input], cache=cache, limits=_limits(given.limits))
+                module = self._lineup.module(deployment.digest, self._store)
+                rule = Rule(name, module, deployment.params, self._schemas[deployment.input], cache=cache, limits=deployment.bounds)
             except (ConfigError, RuleError, DiskError) as error:
-                self.refused[name] = str(error)
+                troubles.append(str(error))
                 continue
             self.rules.append(rule)
-            self.feeds[name] = given.input
-            self.origin[name] = origins[given.input]
-            schemas |= {name: rule.output_schema, f"{name}.late": rule.late_schema}
-            origins |= {name: origins[given.input], f"{name}.late": origins[given.input]}
-
-
-def module_path(module):
-    """A ready-made rule's file, or the path itself. Raises ConfigError for a name that is neither."""
-    if module.endswith(".wasm"):
-        return module
-    try:
-        return tidegate_rules.path(module)
-    except KeyError as error:
-        raise ConfigError(f"module: {error.args[0]}; or give the path of a .wasm file") from None
-
-
-def _limits(limits):
-    return None if limits is None else Limits(limits.time, limits.memory, limits.output)
+            self.deployments[name] = deployment
+            self.feeds[name] = deployment.input
+            self._schemas |= {name: rule.output_schema, f"{name}.late": rule.late_schema}
+            if troubles:
+                self.said.append(f"{name}: {troubles[0]}; version {deployment.digest[:12]} runs instead")
+            return
+        self.refused[name] = troubles[0]
 
 
 def problems(config) -> list[tuple[str, str]]:
@@ -85,7 +103,8 @@ def problems(config) -> list[tuple[str, str]]:
 
     with tempfile.TemporaryDirectory(prefix="tidegate-check-") as directory:
         try:
-            book = Rulebook(spec.Config(streams={n: config.streams[n] for n in sound}, rules=kept), contracts, directory)
+            lineup = Lineup(spec.Config(streams={n: config.streams[n] for n in sound}, rules=kept))
+            book = Rulebook(lineup, contracts, functools.cache(lambda: Cache(directory)))
         except ConfigError as error:
             return [*found, ("rules", str(error))]
         return found + [(f"rules.{name}", reason) for name, reason in book.refused.items()]

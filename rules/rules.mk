@@ -2,8 +2,7 @@
 PYTHON ?= python3
 RULE_PYTHON = $(if $(wildcard $(VENV)/bin/python),$(abspath $(VENV)/bin/python),$(PYTHON))
 RULE_CC = $(RULE_PYTHON) -m ziglang cc
-RULE_FLAGS = -target wasm32-freestanding -std=c11 -O2 -g0 -msimd128 -mbulk-memory -ffp-contract=off -fno-builtin \
-	-nostdlib -Wl,--no-entry -Wl,-z,stack-size=16384 -Wall -Wextra -Werror
+RULE_FLAGS = $(shell cat rules/c/flags) -Werror
 RULES = $(wildcard rules/ready/*/*.c)
 # What SQL is compiled into. Its functions of numbers are wasi-libc's; nothing of WASI is imported.
 SQL_TEMPLATE = rules/rulec/sql/template.wasm
@@ -13,7 +12,7 @@ comma = ,
 .PHONY: rules rules-check
 rules: $(RULES:.c=.wasm) $(SQL_TEMPLATE)   ## compile the ready-made rules and the template of SQL (needs ziglang==0.17.1)
 
-rules/ready/%.wasm: rules/ready/%.c rules/rules.mk $(wildcard rules/c/*.h)
+rules/ready/%.wasm: rules/ready/%.c rules/rules.mk $(wildcard rules/c/*)
 	$(RULE_CC) $(RULE_FLAGS) -Irules/c $< -o $@ && chmod 644 $@
 
 $(SQL_TEMPLATE): rules/sql/sql_rule.c rules/rules.mk $(wildcard rules/c/*.h rules/sql/*.h)

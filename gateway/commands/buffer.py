@@ -6,7 +6,8 @@ import sys
 from edge.codec import json_rows
 from edge.errors import ConfigError, DiskError
 from edge.records import BATCH, DEAD, GAP, SCHEMA
-from gateway.store import Store, add_place, nanoseconds, plain, timestamp
+from edge.times import nanoseconds, timestamp
+from gateway.store import Store, add_place, plain
 
 
 def add_arguments(parser):

@@ -3,7 +3,7 @@
 import json
 import sys
 
-from gateway import config, links, rulebook
+from gateway import config, links, rulebook, signing
 
 
 def add_arguments(parser):
@@ -21,7 +21,7 @@ def run(arguments):
     problems = []
     try:
         loaded = config.load(arguments.config)
-        problems = rulebook.problems(loaded) + links.problems(loaded)
+        problems = rulebook.problems(loaded) + links.problems(loaded) + signing.problems(loaded)
     except config.Problems as error:
         problems = error.items + (rulebook.problems(error.sound) if error.sound else [])
     if arguments.json:

@@ -162,12 +162,16 @@ TG_FN bool param_given(const char *name) { return tg_find_param(name) != 0; }
 TG_FN uint32_t param_count(const char *name) { const tg_param *p = tg_find_param(name); return p ? p->n : 0; }
 TG_FN double param_f64_at(const char *name, uint32_t i) { const double *v = tg_param_value(name, 1, i, 8); return v ? *v : 0; }
 TG_FN int64_t param_i64_at(const char *name, uint32_t i) { const int64_t *v = tg_param_value(name, 2, i, 8); return v ? *v : 0; }
-TG_FN text param_text_at(const char *name, uint32_t i) { const text *v = tg_param_value(name, 4, i, 8); return v ? *v : (text){0, 0}; }
 TG_FN double param_f64(const char *name) { return param_f64_at(name, 0); }
 TG_FN int64_t param_i64(const char *name) { return param_i64_at(name, 0); }    /* also bool, duration and time */
-TG_FN text param_text(const char *name) { return param_text_at(name, 0); }     /* also a field's name */
 
 TG_FN const char *tg_keep(text t) { char *at = tg_new(t.size); __builtin_memcpy(at, t.at, t.size); return at; }
+/* A text is the rule's own copy: what the host wrote is gone with the next call. */
+TG_FN text param_text_at(const char *name, uint32_t i) {
+    const text *v = tg_param_value(name, 4, i, 8);
+    return v ? (text){tg_keep(*v), v->size} : (text){0, 0};
+}
+TG_FN text param_text(const char *name) { return param_text_at(name, 0); }     /* also a field's name */
 TG_FN text join(text a, text b, text c) {
     char *at = tg_new(a.size + b.size + c.size);
     __builtin_memcpy(at, a.at, a.size);

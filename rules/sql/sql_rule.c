@@ -8,6 +8,7 @@
 
 SQL_FROM_QUERY(space_end) unsigned char *sql_space_end(void);
 #define __heap_base (*sql_space_end())                    /* what edge_rule.h takes for the heap's begin */
+#define RULE_STATE sql_table.state
 #include "edge_rule.h"
 #include "sql_functions.h"
 
@@ -20,7 +21,7 @@ typedef struct {
     uint32_t key, time;                                   /* positions in outputs, or 0xffffffff */
     uint32_t n_parameters; const tg_field *parameters;    /* name and kind as in the ABI's Param */
     uint32_t state_bytes;                                 /* of a key, or of a window's tally */
-    uint32_t from_parameter, zero;
+    uint32_t from_parameter, state;                       /* state: that of the manifest */
     int64_t length, hop;                                  /* of SESSION: length is the gap */
 } sql_query;
 _Static_assert(sizeof(sql_query) == 64, "rulec/sql/module.py writes it");
@@ -86,7 +87,11 @@ void SQL(sql_put_field)(uint32_t o, uint32_t i, uint32_t row) {
 /* Keys and windows. */
 void *SQL(sql_state)(uint32_t row) { return tg_state(tg_key_of(row)); }
 
-static void sql_shut(const window *w, void *tally) { sql_close(tally, w->start, w->end); }
+static bool sql_at_row;                                   /* a row's texts are in the arena: a window that has to make room leaves them there */
+static void sql_shut(const window *w, void *tally) {
+    if (!sql_at_row) sql_arena_reset();
+    sql_close(tally, w->start, w->end);
+}
 static void sql_each_add(event e, void *tally) { sql_add(e.row, tally); }
 static void *sql_tally_found;
 static void sql_found(event e, void *tally) { (void)e; sql_tally_found = tally; }
@@ -159,7 +164,9 @@ static void process(void) {
     sql_batch.slots = tg_keys.slots;
     if (sql_table.form >= TUMBLE) sql_batch.times = tg_in_of[tg_windows.time].values;
     if (tg_the_plan.n_outputs == 0) tg_answer.selected = sql_batch.selected = tg_bits(&tg_selected_bits);
+    sql_at_row = true;
     if (tg_now->rows) sql_rows();
+    sql_at_row = false;
     if (sql_table.form != SINGLE) tg_keys_end();
 }
 
@@ -200,3 +207,15 @@ static void open(void) {
     window_every(sql_duration(sql_table.length, 1), sql_duration(sql_table.hop, 2), 0);
 }
 RULE_ENTRY(open, process)
+
+/* A session's end is no function of its start. */
+static void sql_write_ends(const void *key) {
+    for (window *w = sql_table.form == SESSION ? ((const windows *)key)->newest : 0; w; w = w->older) save_bytes(&w->end, sizeof w->end);
+}
+static bool sql_read_ends(void *key) {
+    int64_t before = FOREVER;
+    for (window *w = sql_table.form == SESSION ? ((windows *)key)->newest : 0; w; before = w->start, w = w->older)
+        if (!load_bytes(&w->end, sizeof w->end) || w->end <= w->start || w->end > before) return false;
+    return true;
+}
+TAKE_OVER(sql_write_ends, sql_read_ends)

@@ -5,9 +5,11 @@ import tempfile
 
 import pytest
 from memory_disk import MemoryDisk
+from msgspec.structs import replace
 
 from edge._intake import Intake, Topics
 from edge.codec import BATCH, ROW
+from edge.deployment import Deployment
 from edge.errors import DiskError
 from edge.ledger import accounts, check
 from edge.receiver import Receiver
@@ -186,6 +188,20 @@ class World:
 
     def checkpoint(self):
         self.core.checkpoint()
+
+    # --- what runs
+
+    def deploy(self, rule, *, params=None, policy="auto", horizon_ns=1 << 62, **changes):
+        """A version of a rule that runs, or of a new one when `input` and `digest` are given, at once."""
+        now = self.core.deployments.get(rule)
+        then = Deployment(rule, params=params or {}, **changes) if now is None else replace(now, params=params or now.params, **changes)
+        return self.carry_out(self.core.deploy(then, policy=policy, horizon_ns=horizon_ns, who="test"))
+
+    def carry_out(self, swap):
+        while swap.state in ("waiting", "warming"):
+            self.core.advance(0)
+        self.forward()
+        return swap
 
     # --- upstream
 

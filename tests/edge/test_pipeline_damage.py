@@ -45,7 +45,7 @@ def damage(disk, path, offset, size=40):
     node.stable = bytes(node.data)
 
 
-@pytest.mark.parametrize("where", [0.5, 0.7, 0.97])
+@pytest.mark.parametrize("where", [0.7, 0.8, 0.97])
 @pytest.mark.parametrize("drained", [False, True])
 def test_damaged_journal_records_cost_themselves_and_are_announced(modules, where, drained):
     world = World(modules).start()

@@ -80,7 +80,7 @@ def test_nan_is_greater_than_all_numbers_and_equal_to_itself():
 
 
 VALUES = [
-    ("1 + 2 * 3", 7), ("7 / 2", 3.5), ("7 % 4", 3), ("-7 % 4", -3), ("1 - 2 - 3", -4), ("2 * 1.5", 3.0), ("NULL + 1", None), ("1 / 0", math.inf), ("5 % 0", None),
+    ("1 + 2 * 3", 7), ("7 / 2", 3.5), ("7 % 4", 3), ("-7 % 4", -3), ("1 - 2 - 3", -4), ("2 * 1.5", 3.0), ("NULL + 1", None), ("1 / 0", math.inf), ("5 % 0", None), ("1 / 0.0 + 1 / -0.0 IS NOT DISTINCT FROM sqrt(-1)", True),
     ("9223372036854775807 + 1", None), ("-9223372036854775808", -(2**63)), ("'a' || 'b'", "ab"), ("'a' || NULL", None), ("concat('a', NULL, 'b')", "ab"),
     ("CASE WHEN 1 > 2 THEN 'a' WHEN NULL THEN 'b' ELSE 'c' END", "c"), ("CASE 2 WHEN 1 THEN 10 WHEN 2 THEN 20.5 END", 20.5), ("CASE WHEN FALSE THEN 1 END", None),
     ("coalesce(NULL, NULL, 3)", 3), ("nullif(1, 1)", None), ("nullif(1, 2)", 1), ("greatest(1, NULL, 3)", 3), ("least(2.5, 1)", 1.0), ("least('b', 'a')", "a"),
@@ -241,6 +241,13 @@ def test_having_sees_aggregates_key_and_aliases():
     assert found and all(r["hits"] > 3 and r["device"] != "d1" and r["loud"] == r["device"].upper() + "!" for r in found)
 
 
+def test_a_window_that_makes_room_leaves_the_rows_texts_alone():
+    text = ("SELECT device, concat(upper(device), '-', upper(max(lower(site)))) AS x, count(*) AS c FROM env WHERE lower(site) <> 'none' GROUP BY device, TUMBLE(ts, INTERVAL '1' HOUR)")
+    world = World(text, given={"max_windows": 1})
+    found = world.send(*({"device": f"dev{i % 2}", "ts": SECOND, "site": f"PLACE{i}"} for i in range(6)))
+    assert [r["x"] for r in found] == [f"DEV{i % 2}-PLACE{i}" for i in range(5)]
+
+
 def test_an_empty_aggregate_is_null_and_count_is_0():
     text = "SELECT device, sum(hum) AS s, avg(n) AS a, min(site) AS m, count(hum) AS c, percentile(hum, 0.9) AS p, last(ok) AS l FROM env GROUP BY device, TUMBLE(ts, INTERVAL '1' SECOND)"
     assert World(text).send({"device": "d0", "ts": 0}, {"device": "d0", "ts": 9 * SECOND})[0] == {"device": "d0", "s": None, "a": None, "m": None, "c": 0, "p": None, "l": None}
@@ -266,6 +273,19 @@ def test_changed_filters_and_a_null_is_a_value_of_its_own():
     temps = [1.0, 1.0, None, None, 2.0, math.nan, math.nan, 2.0, 2.0, None]
     assert [r["ts"] for r in world.send(*({"device": "d", "ts": i, "temp": t} for i, t in enumerate(temps)))] == [0, 2, 4, 5, 7, 9]
     assert world.send({"device": "e", "ts": 1, "temp": None}) and not world.send({"device": "d", "ts": 20, "temp": None})
+
+
+def test_b_within_a_time_of_a():
+    world = World("SELECT ts FROM env WHERE site = 'B' AND ts - LAG(ts) FILTER (WHERE site = 'A') <= INTERVAL '5' SECOND")
+    sites = {0: "B", 1: "A", 3: "C", 4: "B", 6: "B", 7: "B", 9: "A", 10: "A", 14: "C", 15: "B", 16: "B"}
+    found = world.send(*({"device": "d", "ts": t * SECOND, "site": s} for t, s in sites.items()), {"device": "e", "ts": 11 * SECOND, "site": "B"})
+    assert [r["ts"] // SECOND for r in found] == [4, 6, 15]
+
+
+def test_a_stream_without_a_key_has_one_memory_and_one_window():
+    assert [r["d"] for r in World("SELECT n - LAG(n) AS d FROM env", schema=PLAIN).send({"n": 1}, {"n": 5}, {"n": 2})] == [None, 4, -3]
+    world = World("SELECT window_start, sum(n) AS s FROM env GROUP BY SESSION(ts, INTERVAL '5' SECOND)", schema=Schema("env", (Field("n", "i64"), Field("ts", "time")), time="ts"))
+    assert world.send(*({"n": i, "ts": t * SECOND} for i, t in enumerate((1, 3, 20, 40)))) == [{"window_start": SECOND, "s": 1}, {"window_start": 20 * SECOND, "s": 2}]
 
 
 def test_memory_survives_a_restart():
@@ -329,3 +349,21 @@ def test_a_module_is_small_and_goes_the_gateways_way(tmp_path):
     world = World("SELECT * FROM env WHERE temp > :limit", **LIMIT)
     assert len(world.wasm) < 40_000 and b"sql_" not in world.wasm
     assert Rule("again", Module(world.wasm), {"limit": 1.0}, ENV, cache=Cache(tmp_path)).is_filter
+
+
+@pytest.mark.parametrize("text, other", [
+    ("SELECT device, window_start, window_end, count(*) AS c, sum(temp) AS s, last(site) AS l, percentile(hum, 0.5) AS p FROM env WHERE n > 1 GROUP BY device, HOP(ts, INTERVAL '4' SECOND, "
+     "INTERVAL '9' SECOND)", ("n > 1", "n > 1 AND temp > -1")),
+    ("SELECT device, window_start, window_end, count(*) AS c, sum(n) AS s FROM env GROUP BY device, SESSION(ts, INTERVAL '5' SECOND)", ("", "")),
+    ("SELECT device, LAG(site) AS s, CHANGED(temp) AS t FROM env WHERE n > 0", ("n > 0", "n > -1")),
+])
+def test_a_new_version_that_keeps_the_same_takes_over(text, other):
+    rows = events(40)
+    whole, old, new = World(text), World(text), World(text.replace(*other) if other[0] else text)
+    old.send(*rows[:20])
+    whole.send(*rows[:20])
+    new.rule.take_over(old.rule.saved(), old.rule.module.manifest.state)
+    assert new.send(*rows[20:]) == whole.send(*rows[20:])
+    stranger = World(text.replace("sum(temp)", "sum(hum)").replace("sum(n)", "sum(n + 1)").replace("LAG(site)", "LAG(lower(site))"))
+    with pytest.raises(RuleError):
+        stranger.rule.take_over(old.rule.saved(), old.rule.module.manifest.state)

@@ -1,6 +1,7 @@
 """What is not in the dialect is refused where it stands, with what to write instead."""
 
 import re
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
@@ -8,8 +9,11 @@ from hypothesis import strategies as st
 from query_world import ENV, PLAIN
 
 from edge.errors import ConfigError, RuleError
+from edge.schema import Field, Schema
 from rulec import sql
+from rulec.sql import reference
 
+ROOT = Path(__file__).resolve().parents[2]
 PARAMETERS = [{"name": n, "type": t} for n, t in (("limit", "f64"), ("every", "duration"), ("word", "str"), ("flag", "bool"), ("k", "i64"))]
 BY_KEY = "GROUP BY device, TUMBLE(ts, :every)"
 
@@ -35,7 +39,7 @@ REFUSALS = [    # the query, with ^ before the place that is named; what to writ
     ("^WITH a AS (SELECT 1) SELECT * FROM a", "where they are used"),
     ("SELECT * FROM env ^EMIT CHANGES", "leave EMIT out"),
     ("SELECT * FROM env^; DROP TABLE env", "behind the semicolon"),
-    ("SELECT * FROM env ^MATCH_RECOGNIZE (PATTERN (A B) DEFINE A AS temp > 3)", "LAG(state) = 'A'"),
+    ("SELECT * FROM env ^MATCH_RECOGNIZE (PATTERN (A B) DEFINE A AS temp > 3)", "FILTER (WHERE state = 'A')"),
     ("SELECT ^tempp FROM env", "did you mean temp?"),
     ("SELECT ^temp + 1 FROM env", "temp + 1 AS name"),
     ("SELECT ^avg(temp) FROM env", "AS temp_avg"),
@@ -104,6 +108,20 @@ def test_a_refusal_names_the_place_and_what_to_write_instead(query, instead):
         line, column = before.count("\n") + 1, len(before) - (before.rfind("\n") + 1) + 1
         assert abs(int(re.search(r"column (\d+)", said)[1]) - column) <= (1 if ":^" in query else 0), said
         assert f"line {line}," in said
+
+
+def test_the_reference_is_up_to_date_and_its_examples_compile():
+    page = (ROOT / "docs/rules/sql.md").read_text()
+    assert page == reference.page(), "run `make docs`"
+    examples = re.findall(r"```sql\n(.*?)```", page, re.S)
+    assert len(examples) > 4 and all(map(compiled, examples))
+
+
+def test_a_field_that_is_a_word_of_sql_is_written_in_quotes():
+    schema = Schema("env", (Field("offset", "f64"), Field("select", "str")))
+    with pytest.raises(RuleError, match='write the field "offset"'):
+        compiled("SELECT * FROM env WHERE offset > 1", schema)
+    assert compiled('SELECT "offset", "select" FROM env WHERE "offset" > 1', schema)
 
 
 def test_a_stream_without_key_groups_by_the_window_alone():

@@ -28,7 +28,7 @@ def compile(text, *, schema, name, optional=(), version=1, summary="", parameter
     """The module of a query. The same arguments give the same bytes.
 
     schema: edge.schema.Schema of the input stream; optional: names of fields that a stream may lack. parameters: edge.manifest.Parameter, or dicts of the manifest's
-    form. limits: of the manifest. state: version of the state's form, by default made of that form. cases: text of the embedded samples.
+    form. limits: of the manifest. state: version of what the rule keeps, by default made of it: a query that keeps the same takes over. cases: text of the embedded samples.
     Raises RuleError with line and column for the query, ConfigError for the parameters.
     """
     given = [_parameter(p, name) for p in parameters]
@@ -54,10 +54,11 @@ def compile(text, *, schema, name, optional=(), version=1, summary="", parameter
         own |= {"add": windows.add(made, table, bound, offsets)}
     if bound.form == query.SESSION:
         own |= {"merge": windows.merge(made, table, bound, offsets)}
-    content = table.encode(kinds, frozenset(optional), types, max(sum(sizes), 8))
+    state = _state(bound) if state is None else state
+    content = table.encode(kinds, frozenset(optional), types, max(sum(sizes), 8), state)
     own["space_end"] = _returning(table.end)
     manifest = {"name": name, "version": version, "abi": 1, "summary": summary or f"SQL on {schema.stream}", "drops": "filtered", "parameters": given,
-                "limits": limits or {}, "state": state if state is not None else _state(bound, sizes), **_fields(bound, schema, kinds, optional)}
+                "limits": limits or {}, "state": state, **_fields(bound, schema, kinds, optional)}
     sections = [(MANIFEST_SECTION, json.dumps(manifest, ensure_ascii=False).encode()), *([(CASES_SECTION, cases.encode())] if cases else [])]
     wasm = made.module(own, content, sections)
     Module(wasm, name)
@@ -70,7 +71,7 @@ def _parameter(given, rule) -> dict:
     name = parameter.get("name")
     if parameter.get("type") not in PARAMETER_KINDS or parameter.get("list"):
         raise ConfigError(f"rule {rule}: parameter {name}: a query takes single values of type {', '.join(PARAMETER_KINDS)}")
-    parameter = {key: value for key, value in parameter.items() if value is not None and value is not False}
+    parameter = {key: value for key, value in parameter.items() if value is not None and (value is not False or key == "default")}
     return parameter | {"summary": parameter.get("summary", "")} | ({} if "default" in parameter else {"required": True})
 
 
@@ -81,10 +82,9 @@ def _sizes(bound, made):
     return [aggregates.size(slot, made) for slot in bound.slots]
 
 
-def _state(bound, sizes) -> int:
-    """Differs where what the rule keeps differs in form."""
-    kept = [m.kind for m in bound.memories], [(s.name, s.argument.kind if s.argument else None) for s in bound.slots], sizes
-    return zlib.crc32(repr((bound.form, kept)).encode()) & 0x7FFFFFFF
+def _state(bound) -> int:
+    """Differs where what the rule keeps of an event differs, not where WHERE, HAVING or what is put out does."""
+    return zlib.crc32(repr((bound.form, bound.inputs, bound.parameters, bound.memories, bound.slots)).encode()) & 0x7FFFFFFF
 
 
 def _fields(bound, schema, kinds, optional):

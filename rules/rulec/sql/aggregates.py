@@ -22,9 +22,9 @@ class Aggregate:
 
 
 def _all():
-    yield Aggregate("count", "*", "i64", "count", "count", "rows")
+    yield Aggregate("count", "*", "i64", "count", "count", "rows; of x: where x is not NULL")
     for kind in ("f64", "i64", "bool", "str", "time"):
-        yield Aggregate("count", kind, "i64", "count", "count", "rows where x is not NULL")
+        yield Aggregate("count", kind, "i64", "count", "count")
     yield Aggregate("sum", "f64", "f64", "sum_f64", "sum", "sum; of BIGINT exact, and NULL where it is no BIGINT")
     yield Aggregate("sum", "i64", "i64", "sum_i64", "call")
     yield Aggregate("avg", "f64", "f64", "sum_f64", "avg", "sum / count")
@@ -43,7 +43,7 @@ def _all():
         yield Aggregate(name, "str", "str", f"{name}_str", "call")
     for kind in ("f64", "i64", "str", "time", "bool"):
         yield Aggregate("count distinct", kind, "i64", "distinct", "distinct", "different values: exact while they are few, see below")
-    yield Aggregate("percentile", "f64", "f64", "percentile", "percentile", "percentile(x, p): the p-quantile, p from 0 to 1; see below")
+    yield Aggregate("percentile", "f64", "f64", "percentile", "percentile", "the value below which the share p of the values lies, p from 0 to 1; see below")
 
 
 ALIASES = {"mean": "avg", "stddev": "stddev_samp", "variance": "var_samp", "first_value": "first", "last_value": "last", "quantile": "percentile",

@@ -33,7 +33,7 @@ _COMPARE = {exp.EQ: "=", exp.NEQ: "<>", exp.LT: "<", exp.LTE: "<=", exp.GT: ">",
 
 
 class Binder:
-    """Collects what a query reads: inputs, parameters [names], memories [Node: what LAG and CHANGED look at], slots [aggregates.Slot].
+    """Collects what a query reads: inputs, parameters [names], memories [calls.Memory], slots [aggregates.Slot].
 
     schema: edge.schema.Schema; parameters: name -> type (of the manifest). windowed: whether there is a window. Raises RuleError through source.refuse.
     """
@@ -112,6 +112,8 @@ class Binder:
             self.source.refuse(tree, f"{tree.this[:40]} is no BIGINT: write it as DOUBLE, with .0 behind it")
         if not math.isfinite(number):
             self.source.refuse(tree, f"{tree.this[:40]} is too large for a DOUBLE")
+        if number == 0 and sign < 0 and isinstance(number, float):
+            return self.apply(tree, "negative", [literal("f64", 0.0)])   # -0.0 is no literal: nodes compare by value
         return literal("i64" if isinstance(number, int) else "f64", number)
 
     def _placeholder(self, tree):

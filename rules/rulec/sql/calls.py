@@ -1,6 +1,7 @@
 """Calls: functions, aggregates, LAG and CHANGED, resolved by name and by the kinds of their arguments."""
 
 import difflib
+from dataclasses import dataclass
 
 from sqlglot import exp
 
@@ -41,12 +42,26 @@ def call(binder, tree) -> Node:
     binder.source.refuse(tree, f"there is no function {name[:60]}; {_INSTEAD.get(name) or (f'did you mean {near[0]}?' if near else SEE)}")
 
 
+@dataclass(frozen=True)
+class Memory:
+    """What is kept of a key's events: the argument's value at the last one, or at the last one where the condition held. kind: of the argument."""
+
+    argument: Node
+    where: Node | None
+
+    @property
+    def kind(self):
+        return self.argument.kind
+
+
 def filtered(binder, tree) -> Node:
-    """aggregate(x) FILTER (WHERE condition)."""
+    """aggregate(x) FILTER (WHERE condition), or LAG(x) FILTER."""
     inner, where = tree.this, tree.expression
     name = inner.name.lower() if isinstance(inner, exp.Anonymous) else ""
+    if name == "lag" and isinstance(where, exp.Where):
+        return _lag(binder, inner, name, where.this)
     if ALIASES.get(name, name) not in AGGREGATES or not isinstance(where, exp.Where):
-        binder.source.refuse(tree, "FILTER (WHERE ...) stands behind an aggregate")
+        binder.source.refuse(tree, "FILTER (WHERE ...) stands behind an aggregate or LAG(x)")
     return _aggregate(binder, inner, ALIASES.get(name, name), name, where.this)
 
 
@@ -101,7 +116,7 @@ def _quantile(binder, tree, written, args):
     return args[:1], (share,)
 
 
-def _memory(binder, tree, name):
+def _memory(binder, tree, name, where=None):
     if binder.windowed:
         binder.source.refuse(tree, f"{name} remembers the event before, and a window has many: write first(x) and last(x), or a rule without a window")
     if binder.in_memory:
@@ -113,16 +128,18 @@ def _memory(binder, tree, name):
         binder.source.refuse(tree, f"{name} takes one argument" + (": the value one event before; for a default write COALESCE(LAG(x), y)" if name == "lag" else ""))
     binder.in_memory = True
     argument = binder.bind(args[0], binder.place)
+    condition = None if where is None else binder.condition(where, binder.place, "FILTER")
     binder.in_memory = False
     if argument.kind == "null":
         binder.source.refuse(tree, f"{name} of NULL is always the same")
-    if argument not in binder.memories:
-        binder.memories.append(argument)
-    return argument.kind, binder.memories.index(argument)
+    memory = Memory(argument, condition)
+    if memory not in binder.memories:
+        binder.memories.append(memory)
+    return argument.kind, binder.memories.index(memory)
 
 
-def _lag(binder, tree, name):
-    kind, position = _memory(binder, tree, name)
+def _lag(binder, tree, name, where=None):
+    kind, position = _memory(binder, tree, name, where)
     return Node("previous", kind, (), position)
 
 

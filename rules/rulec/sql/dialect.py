@@ -33,7 +33,7 @@ REFUSED = {                          # keyword -> what to write instead
     "PARTITION BY": "LAG(x) and CHANGED(x) work by the stream's key without it",
     "QUALIFY": "write the condition in WHERE, or in HAVING for aggregates",
     "WITH": "write the expressions of the common table where they are used, or make it a rule that this one reads",
-    "MATCH_RECOGNIZE": "for `A then B`, write LAG: WHERE state = 'B' AND LAG(state) = 'A' AND ts - LAG(ts) <= INTERVAL '5' SECOND; "
+    "MATCH_RECOGNIZE": "for `A, then B within 5 s`, write WHERE state = 'B' AND ts - LAG(ts) FILTER (WHERE state = 'A') <= INTERVAL '5' SECOND; "
                        "longer patterns are C rules",
     "PIVOT": "write one aggregate a column: sum(CASE WHEN kind = 'a' THEN x END) AS a",
     "UNPIVOT": "write one rule a column",

@@ -32,15 +32,16 @@ class Table:
         """A text as a value: size and address."""
         return len(data) << 32 | self.text(data)
 
-    def encode(self, kinds, optional, parameters, state_bytes) -> bytes:
-        """kinds: field -> kind; optional: inputs that the stream may lack; parameters: name -> type."""
+    def encode(self, kinds, optional, parameters, state_bytes, state) -> bytes:
+        """kinds: field -> kind; optional: inputs that the stream may lack; parameters: name -> type;
+        state: version of what is kept."""
         q = self._query
         inputs = [self._field(n, KINDS[kinds[n]], OPTIONAL if n in optional else 0) for n in q.inputs]
         outputs = [self._field(n, KINDS[kind], 0) for n, kind, _ in q.outputs]
         given = [self._field(n, PARAMETER_KINDS[parameters[n]], 0) for n in q.parameters]
         at = self.address + HEADER
         header = struct.pack("<12Iqq", q.form, len(inputs), at, len(outputs), at + FIELD * len(inputs), NONE if q.key is None else q.key,
-                             NONE if q.time is None else q.time, len(given), at + FIELD * (len(inputs) + len(outputs)), state_bytes, q.from_parameter, 0, q.length, q.hop)
+                             NONE if q.time is None else q.time, len(given), at + FIELD * (len(inputs) + len(outputs)), state_bytes, q.from_parameter, state, q.length, q.hop)
         return header + b"".join(inputs + outputs + given) + bytes(self._texts)
 
     @property

@@ -1,0 +1,181 @@
+"""Streams and stages at work: a batch given to a stream goes through all that reads it, and on to the outboxes.
+
+It is a function of what it is given: the same batches, ticks and clock steps in the same order give the same state and outputs. The pipeline
+feeds it from the journal; a warm-up (edge/warmup.py) feeds a second one from the same journal.
+"""
+
+import msgpack
+
+from edge._batch import Batch
+from edge.codec import decode_columns, encode_columns
+from edge.deferral import Deferral
+from edge.errors import RuleError
+from edge.records import BATCH, CLOCK, GAP, SKIP, TICK
+
+TRAP, SHARE = "trap", "share"
+JUMP = 1 << 30                       # of sequences, where what comes may not be what was sent; fits a record's count
+
+
+class Flow(Deferral):
+    """inputs: Streams; stages in an order in which every stage comes after those that feed it."""
+
+    def __init__(self, inputs, stages):
+        super().__init__()
+        self.inputs = inputs
+        self.received_ns = 0         # of the last event or tick
+        self.changes = 0             # batches and effects so far: unchanged, there is nothing new to checkpoint
+        self._skips = {}             # (rule's name, its identity, call) -> TRAP or SHARE: why it was not made, or not to the end
+        self._replaying = False
+        self._inputs_by_name = {stream.name: stream for stream in inputs}
+        self.lay_out(stages)
+
+    def lay_out(self, stages):
+        """Let these stages be at work, and no others."""
+        self.stages = stages
+        self._streams = [*self.inputs, *(s for stage in stages for s in stage.made)]
+        for stream in self._streams:
+            stream.stages = [stage for stage in stages if stage.input is stream]
+
+    @property
+    def streams(self):
+        """Input streams, then those that each stage makes."""
+        return self._streams
+
+    def _flow(self, stream, batch, payload=None):
+        if stream.tap is not None:
+            stream.tap(batch)
+        if stream.outboxes:
+            payload = payload or encode_columns(batch)
+            self.changes += 1
+            for outbox in stream.outboxes:
+                outbox.append(stream, batch, payload)
+        if stream.stages:
+            stream.watermarks.observe(batch)
+            for stage in stream.stages:
+                self._apply(stage, batch)
+
+    def _call(self, stage, number, batch):
+        """Make a stage's call of this number, or do with it what the journal says."""
+        fate = self._skips.get((stage.name, stage.rule.identity, number)) if self._skips else None
+        if fate is not None:
+            stage.skip(batch, strike=fate != SHARE)
+            return
+        result = None
+        if stage.rule.quarantined or not stage.enabled:
+            stage.pass_by(batch)
+        else:
+            try:
+                result = stage.process(batch)
+            except RuleError as error:
+                self._trapped(stage, number, batch, error)
+            if self.share is not None:
+                self.share.charge(stage, stage.meter.last_ns)
+        if result is not None and result.out_count:
+            self._emit(stage.output, result.out_count, result.out, batch)
+        if result is not None and result.late_count:
+            self._emit(stage.late, result.late_count, result.late, batch)
+        if stage.shadow is not None:
+            self._show(stage.shadow, batch, result)
+
+    def _show(self, shadow, batch, result):
+        """Let a shadow have the call too, if there is CPU for it."""
+        shadow.observe(batch, result, self.share is None or self.share.spare)
+        if self.share is not None:
+            self.share.charge(shadow, shadow.spent_ns)
+
+    def _emit(self, stream, count, rows, batch):
+        """`rows(batch)` gives the rows that go out; they are made only if somebody takes them."""
+        if not stream.consumed:
+            stream.next_sequence += count
+            return
+        made = rows(batch)
+        stream.number_rows(made)
+        self._flow(stream, made)
+
+    def _trapped(self, stage, number, batch, error):
+        """A rule trapped on its call of this number; it is in the state before it."""
+
+    def _skipped(self, stage, number, batch, error):
+        """A call found no CPU and no room to wait."""
+
+    # --- replay
+
+    def learn_skips(self, records):
+        """Calls that trapped when they were first made, from the journal's SKIP records."""
+        self._skips = {}
+        for record in records:
+            if record.kind == SKIP:
+                name, identity, *fate = msgpack.unpackb(record.payload)
+                self._skips[name, identity, record.first] = fate[0] if fate else TRAP
+
+    def replay_deferred(self):
+        """What waited for CPU at the checkpoint, before the records that came after it."""
+        self._replaying = True
+        try:
+            self.catch_up()
+        finally:
+            self._replaying = False
+
+    def replay(self, record, schemas) -> int:
+        """Play one journal record again; outputs go to the outboxes as before. schemas: stream number -> Schema as it was journaled.
+
+        Returns the events that are missing before it (the journal was damaged).
+        """
+        self._replaying = True
+        try:
+            if record.kind == TICK:
+                self.received_ns = max(self.received_ns, record.first)
+                self._tick(record.first)
+            elif record.kind == CLOCK:
+                delta_ns = msgpack.unpackb(record.payload)[0]
+                self.received_ns += delta_ns
+                self._shift(delta_ns)
+            elif record.kind == BATCH and record.stream in schemas:
+                stream = self._inputs_by_name.get(schemas[record.stream].stream)
+                if stream is not None:
+                    return self._replay_batch(stream, decode_columns(record.payload, schemas[record.stream]))
+            return 0
+        finally:
+            self._replaying = False
+
+    def _replay_batch(self, stream, batch):
+        missing = max(0, batch.first_sequence - stream.next_sequence)
+        if missing:
+            self._announce_gap(stream, missing)
+        self.received_ns = max(self.received_ns, batch.received_ns)
+        stream.damaged += missing
+        stream.arrived += missing + len(batch)
+        stream.next_sequence = batch.first_sequence + len(batch)
+        if batch.schema != stream.schema:            # the contract changed since: carry the rows over by field name
+            clock = batch.clock
+            batch = Batch.from_rows(stream.schema, conform(batch, stream.schema), first_sequence=batch.first_sequence, received_ns=batch.received_ns)
+            batch.clock = clock
+        self._flow(stream, batch)
+        return missing
+
+    def jump(self, streams):
+        """Leave out JUMP sequence numbers of streams: what comes next may not be what was sent under these. Announced as a gap."""
+        for stream in streams:
+            self._announce_gap(stream, JUMP)
+            stream.next_sequence += JUMP
+            stream.since += JUMP
+            for stage in stream.stages:
+                stage.since += JUMP
+
+    def below(self, streams):
+        """Streams, and all that rules make of them."""
+        found = list(streams)
+        for stream in found:
+            found += [s for stage in stream.stages for s in stage.answers if s not in found]
+        return found
+
+    def _announce_gap(self, stream, count):
+        for outbox in stream.outboxes:
+            outbox.writer.append(GAP, stream.number, stream.next_sequence, count, b"")
+
+
+def conform(batch, schema):
+    """A batch's rows with the fields of another schema: by name where the kind is the same, null otherwise."""
+    kinds = {f.name: f.kind for f in batch.schema.fields}
+    kept = [f.name for f in schema.fields if kinds.get(f.name) == f.kind]
+    return [{name: row[name] for name in kept} for row in batch.rows()]

@@ -1,0 +1,262 @@
+"""Hostile modules beside good rules, in a process of its own, whose survival is the first result.
+
+    python hostile_run.py --seed 1 --count 2000 [--first 0] [--child-every 20]
+
+Two pipelines get the same events: one has the hostile module as a further rule on the stream, the other has not. What the good rules put out is compared
+batch by batch, bytes by bytes. Prints one JSON object: what became of the modules, the worst overrun of a time limit (CPU time), the good
+rules' batch times with and without, memory before and after. Exit status 1 where a promise is broken.
+
+Every module passes the checks, the compiler's child included, that production has; but for speed only bombs and every --child-every-th module get a
+child of their own, the others are compiled in this process by the same settings.
+"""
+
+import argparse
+import ctypes
+import gc
+import json
+import random
+import statistics
+import sys
+import tempfile
+import time
+from collections import Counter
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+sys.path[:0] = [str(HERE), str(HERE.parent / "host"), str(HERE.parent / "log"), str(HERE.parents[1]), str(HERE.parents[1] / "rules")]
+
+import hostile_modules
+import rule_module as m
+import wasmtime
+from memory_disk import MemoryDisk
+
+from edge._intake import Intake, Topics
+from edge._watermark import Watermarks
+from edge.code import check
+from edge.compile import Cache
+from edge.engine import engine, new_engine
+from edge.errors import ConfigError, RuleError
+from edge.limits import Limits
+from edge.rule import Rule
+from edge.schema import Schema
+from edge.stage import Stage, Stream
+from gateway.config import parse
+from gateway.core import Core
+
+S = 10**9
+BATCHES = 5                              # of events a module is given: three traps put it into quarantine
+ROWS = 200
+BUDGET_NS = 2_000_000
+OVERRUN_NS_MAX = 50_000_000
+GROWTH_BYTES_MAX = 16 << 20
+GIVEN = {"field": "t", "value": 50.0, "id": "n", "length": "3s", "change": 1.0}      # parameters that the ready-made rules need
+CONFIG = """
+[gateway]
+data = "data"
+[listener]
+[upstream]
+host = "nowhere"
+[streams.s]
+topics = ["s"]
+key = "id"
+time = "at"
+[streams.s.fields]
+id = "str"
+t = "f64"
+n = "i64"
+ok = "bool"
+at = { type = "time", format = "ns" }
+[rules.high]
+input = "s"
+module = "threshold"
+params = { field = "t", value = 50.0, hysteresis = 1.0 }
+[rules.mean]
+input = "s"
+module = "window"
+params = { length = "3s", fields = ["t", "n"], functions = ["count", "mean", "stddev", "last"] }
+[rules.means]
+input = "mean"
+module = "deadband"
+params = { field = "t_mean", change = 0.5 }
+[lanes.all]
+streams = ["high", "mean", "means"]
+quota = "4MiB"
+[journal]
+quota = "8MiB"
+dead_letters = "4MiB"
+"""
+
+
+class Nursery(Cache):
+    """Compiles in this process, by the gateway's settings, unless told to take a child."""
+
+    child = False
+
+    def load(self, module):
+        if self.child:
+            return super().load(module)
+        try:
+            code = wasmtime.Module(new_engine(), module.wasm).serialize()
+            check(module.wasm)
+        except (wasmtime.WasmtimeError, ValueError) as error:
+            raise RuleError(f"it is not a module for rules: {error}", rule=module.name) from None
+        return wasmtime.Module.deserialize(engine(), code)
+
+
+class Line:
+    """A pipeline with the good rules, and what they put out."""
+
+    def __init__(self, modules):
+        self.core = Core(parse(CONFIG), MemoryDisk(), modules, lambda *a, **k: None)
+        self.core.log.warning = self.core.log.error = self.core.log
+        self.core.recover()
+        self.pipeline, self.source = self.core.pipeline, self.core.pipeline.inputs[0]
+        self.intake, self.put_out, self.traps, self.times = Intake(Topics()), [], [], []
+        self.pipeline.on_trap = lambda stage, error: self.traps.append(error)
+        for outbox in self.pipeline.outboxes:
+            outbox.append = lambda stream, batch, payload: self.put_out.append((stream.name, batch.first_sequence, payload))
+        self.good = list(self.pipeline.stages)
+
+    def turn(self, events, now_ns) -> float:
+        """CPU seconds of the rules' part."""
+        for payload in events:
+            assert self.intake.add(b"s", payload)
+        stored = self.pipeline.store(self.intake, now_ns)
+        self.pipeline.sync()
+        self.intake.clear()
+        before = sum(stage.rule.run_ns for stage in self.good)
+        began = time.thread_time()
+        self.pipeline.run(stored)
+        self.pipeline.tick(now_ns)
+        took = time.thread_time() - began
+        self.times.append(sum(stage.rule.run_ns for stage in self.good) - before)
+        return took
+
+    def attach(self, rule):
+        output = Stream(60_000, rule.output_schema, Watermarks())
+        late = Stream(60_001, rule.late_schema, Watermarks())
+        stage = Stage(rule, self.source, output, late)
+        output.outboxes = late.outboxes = [Taker()]
+        self.source.stages.insert(0, stage)          # before the good ones: what it does comes first
+        self.pipeline.stages.insert(0, stage)
+        return stage
+
+    def detach(self, stage):
+        self.source.stages.remove(stage)
+        self.pipeline.stages.remove(stage)
+
+
+class Taker:
+    """An outbox that takes what the hostile module puts out."""
+
+    def append(self, stream, batch, payload):
+        pass
+
+
+class Run:
+    """One run: `results` in the end."""
+
+    def __init__(self, folder, seed):
+        self.nursery = Nursery(f"{folder}/compiled")
+        self.with_it, self.without = Line(f"{folder}/modules"), Line(f"{folder}/modules")
+        self.events = random.Random(seed)
+        self.now_ns, self.sent = 1_700_000_000 * S, 0
+        self.fates, self.broken = Counter(), []
+        self.overrun_ns = 0
+
+    def module(self, label, wasm, child):
+        """Let a module do its worst. What runs past its time is tried again: only one that does so twice is slow, not the machine."""
+        if self._let_loose(label, wasm, child) > OVERRUN_NS_MAX:
+            again = self._let_loose(label, wasm, child)
+            if again > OVERRUN_NS_MAX:
+                self.broken.append(f"{label}: stopped {again / 1e6:.0f} ms after its time")
+
+    def _let_loose(self, label, wasm, child) -> int:
+        """Nanoseconds of CPU time that it was stopped too late."""
+        self.nursery.child = child or label.startswith("bomb")
+        try:
+            module = m.checked(wasm)
+            params = {p.name: GIVEN[p.name] for p in module.manifest.parameters if p.required and p.name in GIVEN}
+            rule = Rule("probe", module, params, self.with_it.source.schema, cache=self.nursery, limits=Limits(time_ns=BUDGET_NS))
+            Schema.from_dict(rule.output_schema.to_dict())
+        except (RuleError, ConfigError) as error:
+            self.fates[f"refused: {getattr(error, 'code', 'parameters')}"] += 1
+            return 0
+        stage = self.with_it.attach(rule)
+        self.with_it.traps.clear()
+        overrun_ns = max(self._batch(label) for _ in range(BATCHES))
+        self.with_it.detach(stage)
+        self.overrun_ns = max(self.overrun_ns, overrun_ns)
+        self.fates["quarantined" if rule.quarantined else "trapped" if self.with_it.traps else "ran"] += 1
+        return overrun_ns
+
+    def checkpoint(self):
+        """The logs on the disks in memory stay small."""
+        for line in (self.with_it, self.without):
+            line.core.checkpoint()
+
+    def _batch(self, label):
+        payloads = [self._event() for _ in range(ROWS)]
+        self.now_ns += S
+        traps = len(self.with_it.traps)
+        turns = [(line, line.turn) for line in (self.with_it, self.without)]
+        turns = turns if self.sent // ROWS % 2 else turns[::-1]          # who comes second finds the caches warm
+        took_by = {line: turn(payloads, self.now_ns) for line, turn in turns}
+        took, usual = took_by[self.with_it], took_by[self.without]
+        if self.with_it.put_out != self.without.put_out:
+            self.broken.append(f"{label}: what the other rules put out changed")
+        self.with_it.put_out.clear()
+        self.without.put_out.clear()
+        late = any(error.code == "limit" for error in self.with_it.traps[traps:])
+        return int((took - usual) * 1e9) - BUDGET_NS if late else 0
+
+    def _event(self):
+        self.sent += 1
+        return json.dumps({"id": f"d{self.sent % 7}", "t": round(self.events.uniform(0, 100), 2), "n": self.sent, "ok": self.sent % 2 == 0,
+                           "at": self.now_ns + self.sent % 1000}).encode()
+
+
+def run(seed, first, count, child_every):
+    """The results, and what was broken."""
+    with tempfile.TemporaryDirectory(prefix="tidegate-hostile-") as folder:
+        it, began, before = Run(folder, seed), time.monotonic(), None
+        for i in range(first, first + count):
+            label, wasm = hostile_modules.module(seed, i)
+            it.module(label, wasm, i % child_every == 0)
+            if i % 50 == 0:
+                it.checkpoint()
+            if i - first == min(200, count // 2):    # buffers have their size by then
+                before = settled_bytes()
+        growth = settled_bytes() - before
+        if growth > GROWTH_BYTES_MAX:
+            it.broken.append(f"memory grew by {growth} bytes")
+        quiet, beside = (statistics.quantiles(line.times, n=100)[98] for line in (it.without, it.with_it)) if len(it.with_it.times) > 10 else (1, 1)
+        for fate, least in (("quarantined", 0.03), ("ran", 0.1), ("refused: refused", 0.05)):
+            if count >= 200 and it.fates[fate] < least * count:
+                it.broken.append(f"only {it.fates[fate]} of {count} modules {fate}: this run tried too little")
+        return {"seed": seed, "first": first, "modules": count, "fates": dict(it.fates), "overrun_ms": round(it.overrun_ns / 1e6, 1),
+                "p99_of_others_us": round(beside / 1e3, 1), "p99_without_us": round(quiet / 1e3, 1), "p99_ratio": round(beside / quiet, 3),
+                "growth_mb": round(growth / 1e6, 2), "seconds": round(time.monotonic() - began, 1), "binaryen": bool(hostile_modules.BINARYEN)}, it.broken
+
+
+def settled_bytes():
+    """Resident memory, after what is free was given back."""
+    gc.collect()
+    ctypes.CDLL(None).malloc_trim(0)
+    return int(Path("/proc/self/statm").read_text().split()[1]) * 4096
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(1 << 32))
+    parser.add_argument("--first", type=int, default=0)
+    parser.add_argument("--count", type=int, default=2000)
+    parser.add_argument("--child-every", type=int, default=50)
+    arguments = parser.parse_args()
+    results, broken = run(arguments.seed, arguments.first, arguments.count, arguments.child_every)
+    print(json.dumps(results | {"broken": broken[:20]}))
+    return 1 if broken else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

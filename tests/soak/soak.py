@@ -1,0 +1,105 @@
+"""`make soak`: every campaign in full, resumable, and docs/reliability.md from what was run.
+
+    python tests/soak/soak.py [--only NAME ...] [--share 1.0] [--seed N] [--page]
+
+Results are kept in .soak/results.jsonl, a line a chunk; a chunk that was run on this commit with this seed is not run again. --share 0.01 runs a hundredth of each.
+--page only writes the page. Exit status 1 where a promise was broken.
+"""
+
+import argparse
+import json
+import os
+import random
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime, timezone
+from pathlib import Path
+
+from campaigns import CAMPAIGNS
+
+ROOT = Path(__file__).resolve().parents[2]
+RESULTS = ROOT / ".soak/results.jsonl"
+PAGE = ROOT / "docs/reliability.md"
+CHUNK_S_MAX = 6 * 3600
+PROCESSES = os.cpu_count() or 1
+
+
+def commit():
+    said = subprocess.run(["git", "describe", "--always", "--dirty", "--abbrev=10"], cwd=ROOT, capture_output=True, text=True).stdout.strip()
+    return said or "unknown"
+
+
+def results():
+    if not RESULTS.exists():
+        return []
+    return [json.loads(line) for line in RESULTS.read_text().splitlines()]
+
+
+def run_chunk(campaign, seed, first, count, at):
+    """Run one chunk and keep what it said. Returns its line."""
+    began = datetime.now(timezone.utc)
+    try:
+        done = subprocess.run(campaign.command(sys.executable, seed, first, count), capture_output=True, text=True, timeout=CHUNK_S_MAX)
+        said = done.stdout.strip().splitlines()
+        found = json.loads(said[-1]) if said else {"broken": [f"the process ended with status {done.returncode}: {done.stderr[-500:]}"]}
+    except (subprocess.TimeoutExpired, ValueError) as error:
+        found = {"broken": [f"no result: {error}"]}
+    line = {"campaign": campaign.name, "seed": seed, "first": first, "count": count, "commit": at, "when": f"{began:%Y-%m-%dT%H:%MZ}",
+            "seconds": round((datetime.now(timezone.utc) - began).total_seconds(), 1), "results": found}
+    RESULTS.parent.mkdir(exist_ok=True)
+    with open(RESULTS, "a") as out:
+        out.write(json.dumps(line) + "\n")
+    verdict = f"BROKEN: {found['broken'][0]}" if found["broken"] else "held"
+    print(f"{campaign.name}: {first} to {first + count - 1} {campaign.unit}, seed {seed}: {verdict} ({line['seconds']} s)", flush=True)
+    return line
+
+
+def soak(only, share, seed):
+    """Run what has not been run. Returns whether all promises held."""
+    at, known = commit(), results()
+    seed = seed or next((r["seed"] for r in reversed(known) if r["commit"] == at), random.SystemRandom().randrange(1 << 32))
+    done = {(r["campaign"], r["first"], r["count"]) for r in known if r["commit"] == at and r["seed"] == seed and not r["results"]["broken"]}
+    print(f"commit {at}, seed {seed}", flush=True)
+    held = True
+    for campaign in CAMPAIGNS:
+        if only and campaign.name not in only:
+            continue
+        total = max(1, round(campaign.full * share))
+        chunks = [(first, min(campaign.chunk, total - first)) for first in range(0, total, campaign.chunk)]
+        with ThreadPoolExecutor(PROCESSES) as pool:
+            lines = pool.map(lambda c: run_chunk(campaign, seed, *c, at), [c for c in chunks if (campaign.name, *c) not in done])
+        held &= not any(line["results"]["broken"] for line in lines)
+    return held
+
+
+def page() -> str:
+    """docs/reliability.md: for each promise what was run last, when, on which commit."""
+    lines = ["# Reliability", "Written by `make soak` from what was run; `make test` runs a share of each campaign. Every campaign prints its seed and can fail.", "",
+             "| promise | run | broken | seed | commit | when |", "|---|---|---|---|---|---|"]
+    known = results()
+    for campaign in CAMPAIGNS:
+        mine = [r for r in known if r["campaign"] == campaign.name]
+        mine = [r for r in mine if (r["commit"], r["seed"]) == (mine[-1]["commit"], mine[-1]["seed"])]
+        if not mine:
+            lines.append(f"| {campaign.promise} | nothing of {campaign.full:,} {campaign.unit} yet | | | | |")
+            continue
+        count, broken = sum(r["count"] for r in mine), sum(len(r["results"]["broken"]) for r in mine)
+        lines.append(f"| {campaign.promise} | {count:,} of {campaign.full:,} {campaign.unit} | {broken} | {mine[-1]['seed']} | {mine[-1]['commit']} | {mine[-1]['when']} |")
+    return "\n".join(lines) + "\n"
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--only", nargs="*", choices=[c.name for c in CAMPAIGNS], help="only these campaigns")
+    parser.add_argument("--share", type=float, default=1.0, help="of the full numbers")
+    parser.add_argument("--seed", type=int, help="default: the last one on this commit, or a new one")
+    parser.add_argument("--page", action="store_true", help="run nothing, write the page")
+    arguments = parser.parse_args()
+    held = arguments.page or soak(arguments.only, arguments.share, arguments.seed)
+    PAGE.write_text(page())
+    return 0 if held else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
