@@ -30,6 +30,10 @@ def compared(ours, theirs, what, tolerance=None):
             assert same(mine[name], value) or near, f"{what}: {name} is {mine[name]!r}, DuckDB {value!r}, in {other}"
 
 
+def by_window(row):
+    return row["device"], row["window_end"], row.get("window_start")
+
+
 @pytest.mark.parametrize("seed", SEEDS)
 def test_a_projection_gives_duckdbs_values(seed):
     rng = random.Random(f"projection {seed}")
@@ -98,6 +102,58 @@ def test_windows_give_duckdbs_groups(seed):
     theirs_text = "SELECT *" + "".join(f", {p.duck} AS x{n}" for n, p in enumerate(more, len(made))) + f" FROM ({groups}) WHERE {having.duck}"
     cut = rng.randint(0, ROWS)
     ours = everything(World(ours_text, schema=STREAM), events[:cut], events[cut:])
-    order = lambda row: (row["device"], row["window_start"])  # noqa: E731
     what = f"seed {seed}:\n{ours_text}\n{theirs_text}\n"
-    compared(sorted(ours, key=order), sorted(Duck(events).ask(theirs_text), key=order), what, {f"x{n}": near for n, (_, _, near) in enumerate(made)})
+    compared(sorted(ours, key=by_window), sorted(Duck(events).ask(theirs_text), key=by_window), what, {f"x{n}": near for n, (_, _, near) in enumerate(made)})
+
+
+@pytest.mark.parametrize("seed", SEEDS[:8])
+def test_late_rows_are_in_no_window_and_in_the_late_output(seed):
+    rng = random.Random(f"late {seed}")
+    events = rows(rng, ROWS)
+    world = World("SELECT device, window_end, count(*) AS n, sum(seq) AS s FROM env GROUP BY device, TUMBLE(ts, INTERVAL '5' SECOND)", schema=STREAM)
+    ours, late = [], []
+    for batch in (events[at : at + 7] for at in range(0, ROWS, 7)):
+        ours += world.send(*batch)
+        late += [row["seq"] for row in world.late]
+    ours += world.process(world.marks.tick(STREAM, 10**18))
+    theirs = Duck([e for e in events if e["seq"] not in late]).ask("SELECT device, ts - ts % 5000000000 + 5000000000 window_end, count(*) n, sum(seq)::BIGINT s FROM env GROUP BY 1, 2")
+    assert late
+    compared(sorted(ours, key=by_window), sorted(theirs, key=by_window), f"seed {seed}")
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_lag_and_changed_give_what_duckdbs_lag_gives(seed):
+    rng = random.Random(f"lag {seed}")
+    events = rows(rng, ROWS)
+    of = [(kind, Generator(rng, fields()).value(kind, 1)) for kind in ("f64", "i64", "str", "bool", "time")]
+    before = "".join(f", {e.duck} now{n}, lag({e.duck}) OVER w lag{n}, row_number() OVER w n" for n, (_, e) in enumerate(of))
+    source = f"(SELECT *{before} FROM env WINDOW w AS (PARTITION BY device ORDER BY seq))"
+    leaves = fields()
+    for n, (kind, e) in enumerate(of):
+        leaves[kind] = [*leaves[kind], Pair(f"LAG({e.ours})", f"lag{n}"), Pair(f"LAG({e.ours})", f"lag{n}")]
+        leaves["bool"] = [*leaves["bool"], Pair(f"CHANGED({e.ours})", f"(now{n} IS DISTINCT FROM lag{n} OR n = 1)")]
+    made = [Generator(rng, leaves).value(kind, 1) for kind in ("f64", "i64", "str", "bool", "time", "bool")]
+    where = Generator(rng, leaves).value("bool", 1)
+    ours = World("SELECT seq" + "".join(f", {e.ours} AS x{n}" for n, e in enumerate(made)) + f" FROM env WHERE {where.ours}", schema=STREAM)
+    theirs = Duck(events).ask("SELECT seq" + "".join(f", {e.duck} AS x{n}" for n, e in enumerate(made)) + f" FROM {source} WHERE {where.duck} ORDER BY seq")
+    compared(ours.send(*events[:20]) + ours.send(*events[20:]), theirs, f"seed {seed}: {[e.ours for e in made]} WHERE {where.ours}")
+
+
+@pytest.mark.parametrize("expression", ["exp(a / 10)", "ln(abs(a))", "log10(abs(i))", "log2(abs(b))", "power(abs(a), b / 20)", "power(i, 2)"])
+def test_transcendental_functions_are_within_two_ulps(expression):
+    rng = random.Random(SEED)
+    events = rows(rng, 200)
+    ours = World(f"SELECT seq, {expression} AS x FROM env", schema=STREAM).send(*events)
+    compared(ours, Duck(events).ask(f"SELECT seq, {expression.replace('abs(i)', 'TRY(abs(i))')} AS x FROM env"), expression, {"x": 2})
+
+
+@pytest.mark.parametrize("seed", SEEDS[:3])
+def test_a_parameter_is_worth_its_value(seed):
+    rng = random.Random(f"parameter {seed}")
+    events = rows(rng, ROWS)
+    values = {"x": round(rng.uniform(-20, 20), 2), "k": rng.randint(-20, 20), "word": rng.choice(["a", "é", "", "日本"]), "flag": rng.random() < 0.5}
+    spelt = [("a > :x", f"a > {values['x']}::DOUBLE"), ("i % 7 <= :k", f"i % 7 <= {values['k']}"), ("s >= :word", f"s >= '{values['word']}'"), ("p = :flag", f"p = {values['flag']}"),
+             ("concat(s, :word) LIKE '%a%' OR j < :k", f"concat(s, '{values['word']}') LIKE '%a%' OR j < {values['k']}")]
+    for ours, theirs in spelt:
+        world = World(f"SELECT * FROM env WHERE {ours}", schema=STREAM, parameters={"x": "f64", "k": "i64", "word": "str", "flag": "bool"}, given=values)
+        assert [r["seq"] for r in world.send(*events)] == [r["seq"] for r in Duck(events).ask(f"SELECT seq FROM env WHERE {theirs} ORDER BY seq")], (seed, ours, values)
