@@ -63,6 +63,7 @@ class Generator:
         if self.rng.random() < 0.06:
             return differing(f"CAST(NULL AS {OURS[kind]})", f"NULL::{DUCK[kind]}")
         value = random_value(kind, self.rng)
+        value = value[:20] if kind == "str" else value
         if kind == "bool":
             return Pair(str(value).upper(), str(value).upper())
         if kind == "str":
@@ -191,14 +192,14 @@ def fields():
 
 
 def rows(rng, n, devices=("x", "y", "z")):
-    """Events, each field null in a tenth; times in whole microseconds, because DuckDB's calendar has no finer ones; ts within a minute."""
+    """Events without long strings, which windows cut; each field null in a tenth; times in whole microseconds, because DuckDB's calendar has no finer ones; ts within a minute."""
     made = []
     for seq in range(n):
         row = {"device": rng.choice(devices), "ts": rng.randint(0, 60_000) * 1_000_000, "seq": seq}
         for kind, names in FIELDS.items():
             for name in names:
                 value = random_value(kind, rng)
-                if rng.random() >= 0.1:
+                if rng.random() >= 0.1 and not (kind == "str" and len(value) > 20):
                     row[name] = value // 1000 * 1000 if kind == "time" else value
         made.append(row)
     return made
@@ -217,3 +218,42 @@ class Duck:
         answer = self.connection.execute(query)
         names = [c[0] for c in answer.description]
         return [dict(zip(names, row, strict=True)) for row in answer.fetchall()]
+
+
+def aggregate(rng, ordered=True, depth=1):
+    """A random aggregate of a window: its kind, its Pair, and in how many ulps it may differ (1 where 0.0 and -0.0 may stand for each other, too).
+    ordered: both sides add the rows in the same order, so that sums of doubles are equal."""
+    row, form = Generator(rng, fields()), rng.choice([*range(9), 11] if not ordered else range(12))
+    kind = rng.choice(["f64", "i64", "str", "bool", "time"])
+    where = row.value("bool", depth) if rng.random() < 0.3 else None
+    inner, real, whole = (row.value(k, depth) for k in (kind, "f64", "i64"))
+    if form == 0:
+        return "i64", filtered("count(*)", None, where), 0
+    if form == 1:
+        return "i64", filtered("count({0})", inner, where), 0
+    if form == 2:
+        return "i64", filtered("count(DISTINCT {0})", inner, where), 0
+    if form in (3, 4):
+        return kind, filtered(rng.choice(["min", "max"]) + "({0})", inner, where), int(kind == "f64")
+    if form in (5, 6):
+        name = rng.choice(["first", "last"])
+        return kind, filtered(f"{name}({{0}})", inner, where, f"{name}({{0}} ORDER BY ts, seq)", "{0} IS NOT NULL"), 0
+    if form == 7:
+        return "i64", filtered("sum({0})", whole, where, "TRY_CAST((sum({0}){1}) AS BIGINT)"), 0
+    if form == 8:
+        return "f64", filtered("avg({0})", whole, where), 1
+    if form == 9:
+        return "f64", filtered(rng.choice(["sum", "avg"]) + "({0})", real, where), 0
+    if form == 10:
+        return "f64", filtered(rng.choice(["stddev_samp", "stddev_pop", "var_samp", "var_pop", "stddev", "variance"]) + "({0})", real, where), 0
+    share = rng.choice([0, 0.25, 0.5, 0.9, 0.95, 1])
+    return "f64", filtered(f"percentile({{0}}, {share})", real, where, f"quantile_cont({{0}}, {share})"), 0
+
+
+def filtered(ours, argument, where, duck=None, also=None):
+    """The aggregate with FILTER, which stands at {1} or at the end. duck: its spelling there; also: a condition that only DuckDB needs."""
+    duck = duck or ours
+    conditions = [c for c in (where and where.duck, also and also.format(argument.duck)) if c]
+    condition = f" FILTER (WHERE {' AND '.join(conditions)})" if conditions else ""
+    theirs = duck.format(argument.duck if argument else "", condition) + (condition if "{1}" not in duck else "")
+    return Pair(ours.format(argument.ours if argument else "") + (f" FILTER (WHERE {where.ours})" if where else ""), theirs)

@@ -7,14 +7,17 @@ import random
 import pytest
 
 pytest.importorskip("duckdb", reason="the oracle: pip install duckdb")
-from oracle import STREAM, Duck, Generator, fields, rows  # noqa: E402
+from oracle import SECOND, STREAM, Duck, Generator, Pair, aggregate, fields, rows  # noqa: E402
 from query_world import World  # noqa: E402
 from values import same, ulps  # noqa: E402
+
+from edge._watermark import Watermarks  # noqa: E402
 
 SEED = int(os.environ.get("TIDEGATE_SQL_SEED", "1"))
 QUERIES = int(os.environ.get("TIDEGATE_SQL_QUERIES", "12"))
 SEEDS = range(SEED, SEED + QUERIES)
 ROWS = 60
+
 
 
 def compared(ours, theirs, what, tolerance=None):
@@ -49,3 +52,52 @@ def test_a_filter_selects_duckdbs_rows(seed):
         theirs = duck.ask(f"SELECT seq FROM env WHERE {where.duck} ORDER BY seq")
         ours = World(f"SELECT * FROM env WHERE {where.ours}", schema=STREAM).send(*events)
         assert [r["seq"] for r in ours] == [r["seq"] for r in theirs], f"seed {seed}: {where.ours} against {where.duck}"
+
+
+def windows(rng):
+    """GROUP BY's window, and DuckDB's FROM: env with start_ and end_ of each window that an event is in."""
+    length, form = rng.choice([1, 5, 7, 20]), rng.choice(["tumble", "tumble", "hop", "session"])
+    span = length * SECOND
+    if form == "tumble":
+        return f"TUMBLE(ts, INTERVAL '{length}' SECOND)", f"(SELECT *, ts - ts % {span} start_, ts - ts % {span} + {span} end_ FROM env)"
+    if form == "hop":
+        hop = rng.choice([h for h in (1, 2, 5) if h <= length]) * SECOND
+        starts = f"SELECT *, unnest(range(ts - ts % {hop}, ts - {span}, -{hop})) start_ FROM env"
+        return f"HOP(ts, INTERVAL '{hop // SECOND}' SECOND, INTERVAL '{length}' SECOND)", f"(SELECT *, start_ + {span} end_ FROM ({starts}))"
+    by = "PARTITION BY device ORDER BY ts, seq"
+    new = f"SELECT *, ts - lag(ts) OVER ({by}) >= {span} IS NOT FALSE new_ FROM env WHERE WHERE_"
+    number = f"SELECT *, sum(new_::INT) OVER ({by}) session_ FROM ({new})"
+    bounds = "min(ts) OVER (PARTITION BY device, session_) start_, max(ts) OVER (PARTITION BY device, session_)"
+    return f"SESSION(ts, INTERVAL '{length}' SECOND)", f"(SELECT *, {bounds} + {span} end_ FROM ({number}) ORDER BY seq)"
+
+
+def everything(world, *batches):
+    """Rows of all windows: the batches, then a tick that forgets the keys."""
+    world.marks = Watermarks(lateness_ns=10**15)
+    out = [row for batch in batches for row in world.send(*batch)]
+    assert not world.late
+    return out + world.process(world.marks.tick(STREAM, 10**18))
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_windows_give_duckdbs_groups(seed):
+    rng = random.Random(f"windows {seed}")
+    events = rows(rng, ROWS, devices=("x", "y", "é", None))
+    group, source = windows(rng)
+    made = [aggregate(rng, ordered=not group.startswith("SESSION")) for _ in range(5)]
+    leaves = {kind: [Pair(pair.ours, f"x{n}") for n, (k, pair, near) in enumerate(made) if k == kind and not near] for kind in ("f64", "i64", "str", "bool", "time")}
+    window = Generator(rng, leaves | {"time": [*leaves["time"], Pair("window_end", "window_end")]})
+    more = [window.value(rng.choice(["f64", "i64", "str", "bool"]), 2) for _ in range(2)]
+    always = Pair("TRUE", "TRUE")
+    having = window.value("bool", 2) if rng.random() < 0.5 else always
+    where = Generator(rng, fields()).value("bool", 2) if rng.random() < 0.5 else always
+    ours_text = "SELECT device, window_start, window_end" + "".join(f", {p.ours} AS x{n}" for n, p in enumerate([p for _, p, _ in made] + more)) + \
+        f" FROM env WHERE {where.ours} GROUP BY device, {group} HAVING {having.ours}"
+    groups = "SELECT device, start_ window_start, end_ window_end" + "".join(f", {p.duck} AS x{n}" for n, (_, p, _) in enumerate(made)) + \
+        f" FROM {source.replace('WHERE_', where.duck)} WHERE device IS NOT NULL AND {where.duck} GROUP BY device, start_, end_"
+    theirs_text = "SELECT *" + "".join(f", {p.duck} AS x{n}" for n, p in enumerate(more, len(made))) + f" FROM ({groups}) WHERE {having.duck}"
+    cut = rng.randint(0, ROWS)
+    ours = everything(World(ours_text, schema=STREAM), events[:cut], events[cut:])
+    order = lambda row: (row["device"], row["window_start"])  # noqa: E731
+    what = f"seed {seed}:\n{ours_text}\n{theirs_text}\n"
+    compared(sorted(ours, key=order), sorted(Duck(events).ask(theirs_text), key=order), what, {f"x{n}": near for n, (_, _, near) in enumerate(made)})
