@@ -70,6 +70,18 @@ def test_a_condition_is_three_valued_by_vectors_and_by_rows(where, by):
         assert world.send(*rows) == [r for r in rows if CONDITIONS[where](r) is True]
 
 
+def test_a_null_condition_lets_nothing_pass_however_it_came_about():
+    nulls = ["n + 1 < 0 OR CAST(n % 0 AS BOOLEAN)", "CAST(n % 0 AS BOOLEAN)", "CAST(hum AS BOOLEAN)", "CAST(site AS BOOLEAN)", "nullif(ok, TRUE)",
+             "CASE WHEN n > 1 THEN CAST(n % 0 AS BOOLEAN) END",
+             "coalesce(CAST(n % 0 AS BOOLEAN), ok)", "greatest(CAST(n % 0 AS BOOLEAN), ok)", "LAG(ok) AND LAG(CAST(hum AS BOOLEAN))", "n % 0 < 5",
+             "site LIKE NULL"]
+    for where in nulls:
+        rows = [{"device": "d", "ts": i, "n": i + 7, "hum": None, "ok": True if where.startswith("nullif") else None, "site": "?"} for i in range(9)]
+        assert World(f"SELECT * FROM env WHERE {where}").send(*rows) == [], where
+    text = "SELECT device, max(ok) AS m FROM env GROUP BY device, TUMBLE(ts, INTERVAL '1' SECOND) HAVING max(ok) OR first(CAST(n % 0 AS BOOLEAN)) OR min(CAST(hum AS BOOLEAN))"
+    assert World(text).send({"device": "d", "ts": 0, "n": 3}, {"device": "d", "ts": 9 * SECOND}) == []
+
+
 def test_nan_is_greater_than_all_numbers_and_equal_to_itself():
     rows = [{"temp": t} for t in (1.0, math.nan, 2.0, -math.inf, math.nan, math.inf, 0.0, 3.0, 4.0)]
     for tail in ("", " AND coalesce(n, 1) > 0"):

@@ -205,7 +205,8 @@ class Generator:
         function, args = node.value, [self.value(a) for a in node.args]
         null = self.either(*(a.null for a in args))
         if not function.does.startswith("sql_"):
-            return self.made(WASM[node.kind], *instructions(function, [a.push for a in args]), null=null)
+            only = [null, "i32.eqz", "i32.and"] if null and node.kind == "bool" else []
+            return self.made(WASM[node.kind], *instructions(function, [a.push for a in args]), *only, null=null)
 
         def compute():
             self.code.emit(*(a.push for a in args), *map(i32, function.extra))
