@@ -14,7 +14,8 @@ from tidegate_rules import path
 TIMES_MAX = 1.5
 PAIRS = [
     ("SQL filter", "SELECT * FROM env WHERE temp > :limit", {"limit": 30.0}, "threshold", {"field": "temp", "op": ">", "value": 30.0}),
-    ("SQL tumbling average", "SELECT device, window_start, window_end, avg(temp) AS temp_mean FROM env GROUP BY device, TUMBLE(ts, INTERVAL '1' SECOND)", {},
+    ("SQL tumbling average",
+     "SELECT device, window_start, window_end, avg(temp) AS temp_mean FROM env GROUP BY device, TUMBLE(ts, INTERVAL '1' SECOND)", {},
      "window", {"length": "1s", "fields": ["temp"], "functions": ["mean"]}),
 ]
 
@@ -36,7 +37,8 @@ def sql(folder, quick):
         rules = [Rule("bench", m, p, batches[0].schema, cache=Cache(folder / "cache")) for m, p in ((module, given), (path(ready), params))]
         ours, theirs = _cost(rules, batches, 1 if quick else 7)
         figures.append(Figure(f"{name}, times the rule in C", ours / theirs, "x", TIMES_MAX, baseline=ready, ratio=ours / theirs,
-                              note=f"{ours:.3g} ns an event beside {theirs:.3g}; module of {len(module.content) >> 10} KiB, state {rules[0].memory_bytes >> 10} KiB"))
+                              note=f"{ours:.3g} ns an event beside {theirs:.3g}; module of {len(module.content) >> 10} KiB, "
+                                   f"state {rules[0].memory_bytes >> 10} KiB"))
     return figures
 
 

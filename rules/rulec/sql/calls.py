@@ -15,15 +15,19 @@ SPECIAL = ("coalesce", "nullif", "greatest", "least", "concat", "date_trunc", "l
 ALIASES = {**functions.ALIASES, **aggregates.ALIASES, "ifnull": "coalesce", "nvl": "coalesce"}
 _INSTEAD = {
     "if": "write CASE WHEN a THEN b ELSE c END", "iif": "write CASE WHEN a THEN b ELSE c END", "decode": "write CASE x WHEN a THEN b ELSE c END",
-    "try_cast": "write CAST: it gives NULL where it cannot", "convert": "write CAST(x AS type)", "safe_cast": "write CAST: it gives NULL where it cannot",
+    "try_cast": "write CAST: it gives NULL where it cannot", "convert": "write CAST(x AS type)",
+    "safe_cast": "write CAST: it gives NULL where it cannot",
     "position": "write contains(text, part)", "date_part": "write EXTRACT(HOUR FROM ts)", "now": "a rule has no clock: use the event time",
-    "random": "a rule has no randomness: the same events give the same output", "rand": "a rule has no randomness: the same events give the same output",
+    "random": "a rule has no randomness: the same events give the same output",
+    "rand": "a rule has no randomness: the same events give the same output",
     "lead": "a rule does not know the future: write LAG(x)", "row_number": "write count(*) in a window", "rank": "write max or min in a window",
-    "any_value": "write first(x)", "mode": "write count(*) and a group of its own, or a C rule", "array_agg": "a field holds one value: write first(x), last(x) or count(*)",
+    "any_value": "write first(x)", "mode": "write count(*) and a group of its own, or a C rule",
+    "array_agg": "a field holds one value: write first(x), last(x) or count(*)",
     "string_agg": "a field holds one value: write first(x) or last(x)", "list": "a field holds one value: write first(x) or last(x)",
     "tumble": "a window stands in GROUP BY", "hop": "a window stands in GROUP BY", "session": "a window stands in GROUP BY",
     **{f"{w}_{end}": f"write window_{end}" for w in ("tumble", "hop", "session") for end in ("start", "end")},
-    "tumble_rowtime": "write window_end", "reverse": "write a C rule", "regexp_matches": "write LIKE, starts_with or contains", "regexp_like": "write LIKE, starts_with or contains",
+    "tumble_rowtime": "write window_end", "reverse": "write a C rule", "regexp_matches": "write LIKE, starts_with or contains",
+    "regexp_like": "write LIKE, starts_with or contains",
 }
 
 
@@ -67,9 +71,10 @@ def filtered(binder, tree) -> Node:
 
 def _aggregate(binder, tree, name, written, where):
     if binder.place != WINDOW:
+        key = f"{binder.schema.key}, " if binder.schema.key else ""
         why = "stands inside another aggregate" if binder.place == ARGUMENT else \
             "stands in WHERE, which sees single events: write it in HAVING" if binder.windowed else \
-            f"needs a window: add GROUP BY {binder.schema.key + ', ' if binder.schema.key else ''}TUMBLE({binder.schema.time or 'time'}, INTERVAL '10' SECOND)"
+            f"needs a window: add GROUP BY {key}TUMBLE({binder.schema.time or 'time'}, INTERVAL '10' SECOND)"
         binder.source.refuse(tree, f"{written} {why}")
     args, more = list(tree.expressions), ()
     if len(args) == 1 and isinstance(args[0], exp.Distinct):
@@ -88,7 +93,8 @@ def _aggregate(binder, tree, name, written, where):
         found, argument = _taking(name, argument)
     if found is None:
         takes = ", ".join(WORDS[k].split(" ")[0] for k in AGGREGATES[name] if k != "*")
-        binder.source.refuse(tree, f"{written} does not take {WORDS[argument.kind] if argument else '*'}, only {takes}; write CAST(x AS DOUBLE) or count(x)")
+        given = WORDS[argument.kind] if argument else "*"
+        binder.source.refuse(tree, f"{written} does not take {given}, only {takes}; write CAST(x AS DOUBLE) or count(x)")
     slot = Slot(found.slot, argument, binder.condition(where, ARGUMENT, "FILTER") if where is not None else None)
     if slot not in binder.slots:
         binder.slots.append(slot)
@@ -125,7 +131,8 @@ def _memory(binder, tree, name, where=None):
     if name == "lag" and len(args) == 2 and isinstance(args[1], exp.Literal) and args[1].this == "1":
         args = args[:1]
     if len(args) != 1:
-        binder.source.refuse(tree, f"{name} takes one argument" + (": the value one event before; for a default write COALESCE(LAG(x), y)" if name == "lag" else ""))
+        more = ": the value one event before; for a default write COALESCE(LAG(x), y)" if name == "lag" else ""
+        binder.source.refuse(tree, f"{name} takes one argument{more}")
     binder.in_memory = True
     argument = binder.bind(args[0], binder.place)
     condition = None if where is None else binder.condition(where, binder.place, "FILTER")

@@ -82,7 +82,8 @@ class RowGenerator(Generator):
         start = self.loaded("i32", entry, 0, None).push
         self.code.emit(entry)
         self.code.memory("i32.load", 4)
-        return self.made("i64", start, "i32.sub", "i64.extend_i32_u", wasm.i64(32), "i64.shl", column[DICT_BYTES], start, "i32.add", "i64.extend_i32_u", "i64.or", null=null)
+        return self.made("i64", start, "i32.sub", "i64.extend_i32_u", wasm.i64(32), "i64.shl", column[DICT_BYTES], start, "i32.add", "i64.extend_i32_u",
+                         "i64.or", null=null)
 
     def values(self, node) -> bytes:
         return self._columns[node.value][VALUES]
@@ -222,7 +223,10 @@ def _keyed(gen, query, offsets):
 
 
 def _recall(gen, position, memory, state, offset):
-    """LAG and CHANGED of a memory, whose first word says what it holds: 0 nothing yet, 1 a value, 2 NULL. Returns what writes the code that stores the row's value."""
+    """LAG and CHANGED of a memory, whose first word says what it holds: 0 nothing yet, 1 a value, 2 NULL.
+
+    Returns what writes the code that stores the row's value.
+    """
     code, kind = gen.code, WASM[memory.kind]
     held = gen.loaded("i32", state, offset, None).push
     new = gen.value(memory.argument)
