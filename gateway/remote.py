@@ -194,7 +194,7 @@ class Api(Remote):
         detail, fault = (answer.get("detail"), answer.get("fault")) if isinstance(answer, dict) else (None, None)
         if status in (401, 403):
             raise ConfigError(f"{self.where}: {detail or 'not let in'}")
-        if status in (429, 502, 503, 504) and fault != "disk":
+        if status in (429, 502, 503, 504) and fault not in ("disk", "upstream", "device"):
             raise NoAnswer(f"{self.where}: {detail or status}")
         raise error_of(fault, detail or f"{self.where}: status {status}")
 

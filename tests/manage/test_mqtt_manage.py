@@ -375,7 +375,7 @@ PLAIN = st.recursive(st.none() | st.booleans() | st.integers(-2**63, 2**64 - 1) 
 REQUESTS = st.dictionaries(st.sampled_from(["do", "data", "x"]), PLAIN | st.just("job"))
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(st.binary(max_size=300) | PLAIN.map(msgspec.msgpack.encode) | REQUESTS.map(lambda request: msgspec.msgpack.encode({"id": "1", "request": request}))
        | st.text(max_size=200).map(lambda text: b"{" + text.encode(errors="replace")))
 def test_any_bytes_are_a_plain_request_or_an_upstream_error(payload):

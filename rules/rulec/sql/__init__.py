@@ -71,7 +71,7 @@ def _parameter(given, rule) -> dict:
     name = parameter.get("name")
     if parameter.get("type") not in PARAMETER_KINDS or parameter.get("list"):
         raise ConfigError(f"rule {rule}: parameter {name}: a query takes single values of type {', '.join(PARAMETER_KINDS)}")
-    parameter = {key: value for key, value in parameter.items() if value is not None and value is not False}
+    parameter = {key: value for key, value in parameter.items() if value is not None and (value is not False or key == "default")}
     return parameter | {"summary": parameter.get("summary", "")} | ({} if "default" in parameter else {"required": True})
 
 
