@@ -11,7 +11,7 @@ from gateway.units import Duration, Size
 
 SECTIONS = [("gateway", spec.Gateway), ("listener", spec.Listener), ("broker", spec.Broker), ("streams.NAME", spec.Stream),
             ("streams.NAME.fields.FIELD", spec.FieldSpec), ("rules.NAME", spec.Rule), ("rules.NAME.limits", spec.Limits),
-            ("rules_limits", spec.Limits), ("upstream", spec.Upstream), ("lanes.NAME", spec.Lane), ("journal", spec.Journal), ("metrics", spec.Metrics), ("signing", spec.Signing),
+            ("rules_limits", spec.LimitsMax), ("upstream", spec.Upstream), ("lanes.NAME", spec.Lane), ("journal", spec.Journal), ("metrics", spec.Metrics), ("signing", spec.Signing),
             ("*.tls", spec.Tls)]
 
 
