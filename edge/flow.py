@@ -42,6 +42,8 @@ class Flow(Deferral):
         return self._streams
 
     def _flow(self, stream, batch, payload=None):
+        if stream.tap is not None:
+            stream.tap(batch)
         if stream.outboxes:
             payload = payload or encode_columns(batch)
             self.changes += 1

@@ -32,10 +32,11 @@ class Stream:
         self.waiting = 0             # input streams: rows that are stored, but not yet run
         self.stages = []
         self.outboxes = []
+        self.tap = None              # is shown each batch, while somebody watches
 
     @property
     def consumed(self) -> bool:
-        return bool(self.stages or self.outboxes)
+        return bool(self.stages or self.outboxes or self.tap is not None)
 
     def number_rows(self, batch):
         """Give a batch its sequences."""

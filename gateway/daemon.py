@@ -9,6 +9,7 @@ import gc
 import signal
 import time
 
+from edge.disk import Disk
 from edge.errors import DiskError
 from edge.share import Share
 from gateway.assembly import Parts
@@ -39,7 +40,7 @@ class Daemon:
         self.reactor = self.parts.reactor
         self.intake = self.parts.intake
         self.clock = self.parts.clock
-        self.control = self.metrics = None
+        self.control = self.metrics = self.manager = None
         self.started = time.monotonic()
         self.blocked = ""                # why nothing is taken in
         self._stored = []                # journaled, not yet synced
@@ -65,12 +66,14 @@ class Daemon:
         """Take up where the last run stood, then open the doors."""
         parts = self.parts
         self.control = Control(self.reactor, self.config.gateway.data, {
-            "status": lambda request: status(self), "ledger": lambda request: ledger(self), "metrics": lambda request: metrics_text(self)})
+            "status": lambda request: status(self), "ledger": lambda request: ledger(self), "metrics": lambda request: metrics_text(self),
+            "manage": lambda request: self.manage(request.get("request"), request["who"])})
         if self.config.metrics is not None:
             from gateway.metrics import Metrics
 
             self.metrics = Metrics(self.reactor, self.config.metrics.port, lambda: metrics_text(self))
-        parts.open_sources()
+        self.core.on_event = self._told
+        parts.open_sources(self.manage)
         self._checkpointed = self.pipeline.changes
         self._every(TICK_S, self._tick)
         self._every(self.config.gateway.checkpoint.seconds or TICK_S, self._want_checkpoint)
@@ -81,6 +84,25 @@ class Daemon:
         self._notifier.ready("running")
         self.log("gateway", f"{self.config.gateway.name} runs", streams=len(self.pipeline.inputs), rules=len(self.pipeline.stages),
                  lanes=len(self.core.lanes), **({"listening": parts.listener.port} if parts.listener else {}))
+
+    def manage(self, request, who):
+        """The answer to a management request (gateway/requests.py). Raises TidegateError."""
+        return self._managing().handle(request, who)
+
+    def _managing(self):
+        """The Manager, made when there is something to manage: most gateways run as they are for months. Raises DiskError."""
+        if self.manager is None:
+            from gateway.manage import Manager
+
+            self.manager = Manager(self, disk=Disk())
+        return self.manager
+
+    def _told(self, kind, rule, text, **details):
+        """The first thing that befell a rule; the Manager hears of the next by itself."""
+        try:
+            self._managing().event(kind, rule, text, **details)
+        except DiskError as error:
+            self.log.error("disk", f"not in the audit log: {rule} {text}: {error}")
 
     def turn(self, timeout_s):
         """One round of the way of an event."""
@@ -218,7 +240,7 @@ class Daemon:
         self.parts.close_sources()
         self._want_checkpoint()
         self._checkpoint()
-        for server in (self.metrics, self.control):
+        for server in (self.manager, self.metrics, self.control):
             if server is not None:
                 server.close()
         self.parts.close()

@@ -1,4 +1,4 @@
-"""docs/configuration.md and docs/tidegate.schema.json, made from the configuration's types: `python -m gateway.reference`."""
+"""docs/configuration.md and docs/tidegate.schema.json, made from the configuration's types, and docs/openapi.json: `python -m gateway.reference`."""
 
 import json
 import sys
@@ -12,6 +12,7 @@ from gateway.units import Duration, Size
 SECTIONS = [("gateway", spec.Gateway), ("listener", spec.Listener), ("broker", spec.Broker), ("streams.NAME", spec.Stream),
             ("streams.NAME.fields.FIELD", spec.FieldSpec), ("rules.NAME", spec.Rule), ("rules.NAME.limits", spec.Limits),
             ("rules_limits", spec.LimitsMax), ("upstream", spec.Upstream), ("lanes.NAME", spec.Lane), ("journal", spec.Journal), ("metrics", spec.Metrics), ("signing", spec.Signing),
+            ("api", spec.Api),
             ("*.tls", spec.Tls)]
 
 
@@ -39,8 +40,16 @@ def _default(f):
     return f"`{json.dumps(value)}`"
 
 
+def openapi() -> str:
+    """The HTTP API's document. Needs the extra `api`."""
+    from gateway import api
+
+    return json.dumps(api.document(), indent=1) + "\n"
+
+
 def write(directory):
-    """Both files, into a docs folder."""
+    """All of them, into a docs folder."""
+    (directory / "openapi.json").write_text(openapi())
     (directory / "configuration.md").write_text(page())
     (directory / "tidegate.schema.json").write_text(json.dumps(spec.schema(), indent=1) + "\n")
 

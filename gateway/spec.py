@@ -113,6 +113,10 @@ class Broker(Link, forbid_unknown_fields=True):
 class Upstream(Link, forbid_unknown_fields=True):
     """The broker (or tidegate receive) that takes what the lanes send, by MQTT QoS 1."""
 
+    manage: bool = False
+
+    DOCS = Link.DOCS | {"manage": "true: also take requests on tidegate/NAME/manage/in, to upload rules and watch them: see docs/management.md"}
+
 
 class FieldSpec(Struct, forbid_unknown_fields=True, rename={"from_": "from"}):
     """One field of a stream. A bare string stands for its type: temp = "f64"."""
@@ -246,6 +250,22 @@ class Metrics(Struct, forbid_unknown_fields=True):
     DOCS = {"port": "on 127.0.0.1"}
 
 
+class Api(Struct, forbid_unknown_fields=True):
+    """The HTTP management API: `tidegate api`, a process of its own. See docs/management.md."""
+
+    host: str = "127.0.0.1"
+    port: Port = 8642
+    tls: Tls | None = None
+    access: str = "api.access"
+
+    DOCS = {
+        "host": "address to listen on; any but loopback needs tls",
+        "port": "port to listen on; 0 takes a free one",
+        "tls": "certificate of the API; with ca, clients may show one of their own instead of a token",
+        "access": "file of tokens (by their hash) and certificates that are let in; `tidegate api --new-token NAME` adds to it",
+    }
+
+
 class Signing(Struct, forbid_unknown_fields=True):
     """Whose rules may be pushed. Rules of this file are not asked for a signature."""
 
@@ -271,6 +291,7 @@ class Config(Struct, forbid_unknown_fields=True):
     lanes: dict[Name, Lane] = {}
     journal: Journal = field(default_factory=Journal)
     metrics: Metrics | None = None
+    api: Api = field(default_factory=Api)
     signing: Signing = field(default_factory=Signing)
 
     DOCS = {
@@ -284,6 +305,7 @@ class Config(Struct, forbid_unknown_fields=True):
         "lanes": "the routes upstream by name",
         "journal": "sizes of the logs",
         "metrics": "off unless given",
+        "api": "for `tidegate api`",
         "signing": "whose rules may be pushed",
     }
 

@@ -19,7 +19,7 @@ def status(daemon) -> dict:
         "memory_mb": round(_rss_bytes() / 1e6, 1),
         "streams": {s.name: {"events": s.arrived, "dead_letters": s.rejected, "next_sequence": s.next_sequence} for s in pipeline.inputs},
         "rules_cpu": pipeline.share.report(pipeline.deferred),
-        "rules": {stage.name: _stage(stage) for stage in pipeline.stages} | {name: {"state": f"refused: {why}"} for name, why in daemon.core.refused.items()},
+        "rules": rules(daemon.core),
         "journal": _log(pipeline.journal.log),
         "dead_letters": _log(pipeline.dead.log),
         "lanes": {outbox.name: {"outbox": _log(outbox.log), **lane.status(time.time_ns())} for outbox, lane in daemon.core.lanes},
@@ -35,6 +35,11 @@ def status(daemon) -> dict:
     if parts.upstream is not None:
         report["upstream"] = {name: value for name, value in parts.upstream.status().items() if name != "lanes"}
     return report
+
+
+def rules(core) -> dict:
+    """What each rule does and costs, by name."""
+    return {stage.name: _stage(stage) for stage in core.pipeline.stages} | {name: {"state": f"refused: {why}"} for name, why in core.refused.items()}
 
 
 def _stage(stage):
