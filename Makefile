@@ -31,6 +31,7 @@ soak: $(VENV)/built  ## every promise in full (hours; goes on where it stopped),
 
 docs: $(VENV)/built  ## the generated pages
 	$(BIN)/python -m gateway.reference docs
+	$(BIN)/python -m rulec.sql.reference docs
 
 build:   ## compile the extensions in place, with $(PYTHON)
 	$(PYTHON) -W ignore -c "import setuptools; setuptools.setup()" -q build_ext --inplace

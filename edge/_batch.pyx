@@ -377,6 +377,29 @@ cdef class Batch:
         names = [f.name for f in self.schema.fields]
         return [dict(zip(names, values)) for values in zip(*[self._column(i) for i in range(self.width)])] if self.width else []
 
+    def watermarks(self):
+        """(key, its watermark) of every key in the dictionary, in its order; none before the batch was observed, or without a key."""
+        cdef uint32_t code
+        cdef Column *c
+        if self.key < 0 or self.key_watermarks == NULL:
+            return []
+        c = &self.columns[self.key]
+        return [((<char *>c.dict_bytes)[c.dict_offsets[code]:c.dict_offsets[code + 1]], self.key_watermarks[code])
+                for code in range(min(c.dict_n, self.key_watermarks_capacity))]
+
+    def set_watermarks(self, watermarks):
+        """What watermarks() gave of a batch with the same rows."""
+        cdef char *text
+        cdef Py_ssize_t size
+        cdef uint32_t code
+        for key, at_ns in watermarks:
+            if self.key < 0:
+                return
+            PyBytes_AsStringAndSize(key, &text, &size)
+            code = self.intern(self.key, <uint8_t *>text, <uint32_t>size)
+            self.reserve_watermarks()
+            self.key_watermarks[code] = at_ns
+
     def times(self):
         """Event time of each row, nanoseconds since the epoch."""
         return [self.event_time(r) for r in range(self.n)]

@@ -41,11 +41,11 @@ def _function(r, index):
         name = CHANGES.get((code, extended))
         if name:
             raise ValueError(f"function {index} uses {name}: tables and segments are not saved with a rule's state, so a rule must not change them")
-        if not _skip(r, code, extended):
+        if not skip(r, code, extended):
             raise ValueError(f"function {index} has an instruction this gateway does not know: {code:#x} {'' if extended is None else extended}")
 
 
-def _skip(r, code, extended) -> bool:
+def skip(r, code, extended) -> bool:
     """Skip an instruction's immediates; False if it is not known."""
     if code in NONE:
         return True

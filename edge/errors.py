@@ -15,7 +15,7 @@ class ConfigError(TidegateError):
 class RuleError(TidegateError):
     """A rule's module is refused, or the rule trapped or answered nonsense.
 
-    code: "refused", "trap", "limit" (time) or "bad output"; rule: its name; digest: SHA-256 of the module, hexadecimal;
+    code: "refused", "unknown" (no such version), "trap", "limit" (time) or "bad output"; rule: its name; digest: SHA-256 of the module, hexadecimal;
     backtrace: lines, innermost frame first, or None.
     """
 

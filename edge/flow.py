@@ -8,20 +8,23 @@ import msgpack
 
 from edge._batch import Batch
 from edge.codec import decode_columns, encode_columns
+from edge.deferral import Deferral
 from edge.errors import RuleError
 from edge.records import BATCH, CLOCK, GAP, SKIP, TICK
 
+TRAP, SHARE = "trap", "share"
 JUMP = 1 << 30                       # of sequences, where what comes may not be what was sent; fits a record's count
 
 
-class Flow:
+class Flow(Deferral):
     """inputs: Streams; stages in an order in which every stage comes after those that feed it."""
 
     def __init__(self, inputs, stages):
+        super().__init__()
         self.inputs = inputs
         self.received_ns = 0         # of the last event or tick
         self.changes = 0             # batches and effects so far: unchanged, there is nothing new to checkpoint
-        self._skips = set()          # (rule's name, its identity, call): trapped when first made
+        self._skips = {}             # (rule's name, its identity, call) -> TRAP or SHARE: why it was not made, or not to the end
         self._replaying = False
         self._inputs_by_name = {stream.name: stream for stream in inputs}
         self.lay_out(stages)
@@ -39,6 +42,8 @@ class Flow:
         return self._streams
 
     def _flow(self, stream, batch, payload=None):
+        if stream.tap is not None:
+            stream.tap(batch)
         if stream.outboxes:
             payload = payload or encode_columns(batch)
             self.changes += 1
@@ -49,23 +54,34 @@ class Flow:
             for stage in stream.stages:
                 self._apply(stage, batch)
 
-    def _apply(self, stage, batch):
-        stage.calls += 1
+    def _call(self, stage, number, batch):
+        """Make a stage's call of this number, or do with it what the journal says."""
+        fate = self._skips.get((stage.name, stage.rule.identity, number)) if self._skips else None
+        if fate is not None:
+            stage.skip(batch, strike=fate != SHARE)
+            return
+        result = None
         if stage.rule.quarantined or not stage.enabled:
             stage.pass_by(batch)
-            return
-        if self._skips and (stage.name, stage.rule.identity, stage.calls) in self._skips:
-            stage.skip(batch)
-            return
-        try:
-            result = stage.process(batch)
-        except RuleError as error:
-            self._trapped(stage, batch, error)
-            return
-        if result.out_count:
+        else:
+            try:
+                result = stage.process(batch)
+            except RuleError as error:
+                self._trapped(stage, number, batch, error)
+            if self.share is not None:
+                self.share.charge(stage, stage.meter.last_ns)
+        if result is not None and result.out_count:
             self._emit(stage.output, result.out_count, result.out, batch)
-        if result.late_count:
+        if result is not None and result.late_count:
             self._emit(stage.late, result.late_count, result.late, batch)
+        if stage.shadow is not None:
+            self._show(stage.shadow, batch, result)
+
+    def _show(self, shadow, batch, result):
+        """Let a shadow have the call too, if there is CPU for it."""
+        shadow.observe(batch, result, self.share is None or self.share.spare)
+        if self.share is not None:
+            self.share.charge(shadow, shadow.spent_ns)
 
     def _emit(self, stream, count, rows, batch):
         """`rows(batch)` gives the rows that go out; they are made only if somebody takes them."""
@@ -76,33 +92,29 @@ class Flow:
         stream.number_rows(made)
         self._flow(stream, made)
 
-    def _tick(self, received_ns) -> bool:
-        """Whether any watermark moved."""
-        moved = False
-        for stream in self._streams:
-            if not stream.stages:
-                continue
-            merged = stream.watermarks.merged_ns
-            batch = stream.watermarks.tick(stream.schema, received_ns)
-            moved |= batch is not None or merged != stream.watermarks.merged_ns
-            if batch is not None:
-                batch.first_sequence = stream.next_sequence
-                for stage in stream.stages:
-                    self._apply(stage, batch)
-        return moved
+    def _trapped(self, stage, number, batch, error):
+        """A rule trapped on its call of this number; it is in the state before it."""
 
-    def _shift(self, delta_ns):
-        for stream in self._streams:
-            stream.watermarks.shift(delta_ns)
-
-    def _trapped(self, stage, batch, error):
-        """A rule trapped on a batch; it is in the state before it."""
+    def _skipped(self, stage, number, batch, error):
+        """A call found no CPU and no room to wait."""
 
     # --- replay
 
     def learn_skips(self, records):
         """Calls that trapped when they were first made, from the journal's SKIP records."""
-        self._skips = {(*msgpack.unpackb(r.payload), r.first) for r in records if r.kind == SKIP}
+        self._skips = {}
+        for record in records:
+            if record.kind == SKIP:
+                name, identity, *fate = msgpack.unpackb(record.payload)
+                self._skips[name, identity, record.first] = fate[0] if fate else TRAP
+
+    def replay_deferred(self):
+        """What waited for CPU at the checkpoint, before the records that came after it."""
+        self._replaying = True
+        try:
+            self.catch_up()
+        finally:
+            self._replaying = False
 
     def replay(self, record, schemas) -> int:
         """Play one journal record again; outputs go to the outboxes as before. schemas: stream number -> Schema as it was journaled.

@@ -22,7 +22,7 @@ CASES_BYTES_MAX = 128 << 10
 SIGNATURE_BYTES_MAX = 4096
 MAGIC = b"\0asm"
 PAGE = 65536
-I32, FUNCTION, MEMORY, GLOBAL = 0x7F, 0, 2, 3
+I32, FUNCTION, TABLE, MEMORY, GLOBAL = 0x7F, 0, 1, 2, 3
 VALUE_TYPES = {0x7F: "i32", 0x7E: "i64", 0x7D: "f32", 0x7C: "f64", 0x7B: "v128"}
 FUNCTIONS = {"tg_abi": 0, "tg_alloc": 1, "tg_open": 1, "tg_process": 1}      # i32 arguments; each returns an i32
 OPTIONAL_FUNCTIONS = {"tg_save": 0, "tg_migrate": 2}
@@ -48,7 +48,8 @@ class Module:
             layout = Layout(wasm)
             self.content, self.signature = layout.cut_signature()
             self.digest = hashlib.sha256(self.content).hexdigest()
-            layout.check_exports()
+            if problem := next(layout.problems(), None):
+                raise ValueError(problem)
             self.manifest = Manifest.read(layout.manifest)
             self.manifest_bytes = layout.manifest
             self.cases = layout.cases_text()
@@ -58,6 +59,21 @@ class Module:
             self.wasm = layout.with_globals_exported()
         except ValueError as error:
             raise RuleError(f"{name}: {error}", rule=name, digest=self.digest) from None
+
+
+def problems(wasm: bytes) -> list[str]:
+    """All that can be seen to be wrong with a module before it is compiled; empty where Module takes it."""
+    try:
+        layout = Layout(wasm)
+        found = list(layout.problems())
+    except ValueError as error:
+        return [str(error)]
+    for attempt in (layout.cut_signature, lambda: layout.manifest is None or Manifest.read(layout.manifest), layout.cases_text, layout.with_globals_exported):
+        try:
+            attempt()
+        except ValueError as error:
+            found.append(str(error))
+    return found
 
 
 class Reader:
@@ -121,7 +137,8 @@ class Layout:
             raise ValueError(f"the module is {kind}")
         self.manifest = self.cases = None
         self.signature_section = None    # (start of the section, start of its content, end)
-        self.types, self.function_types = [], []
+        self.types, self.function_types = [], []         # of functions, the imported ones first
+        self.imports = []                # (module.name, kind)
         self.memory_pages = None
         self.globals = []                # (value type, mutable)
         self.exports = {}                # name -> (kind, index)
@@ -195,21 +212,33 @@ class Layout:
         return kind
 
     def _imports(self, r, start):
-        wanted = []
         for _ in range(r.number()):
-            wanted.append(f"{r.name()}.{r.name()}")
-            kind = r.byte()
-            if kind != FUNCTION:
-                what = EXTERNAL[kind] if kind < len(EXTERNAL) else f"kind {kind}"
-                raise ValueError(f"the module imports the {what} {wanted[-1]}; a rule imports nothing")
-            r.number()
+            name, kind = f"{r.name()}.{r.name()}", r.byte()
+            if kind >= len(EXTERNAL):
+                raise ValueError(f"the module imports {name} of kind {kind}; a rule imports nothing")
+            self.imports.append((name, kind))
+            if kind == FUNCTION:
+                self.function_types.append(r.number())
+            elif kind == GLOBAL:
+                self.globals.append((self._value_type(r), r.byte() == 1))
+            else:
+                if kind == TABLE:
+                    self._value_type(r)
+                for _ in range(1 + (r.byte() & 1)):                  # limits, or a tag's type
+                    r.skip_number()
+
+    def _import_problems(self):
+        wanted = [name for name, kind in self.imports if kind == FUNCTION]
         if wanted:
             hint = "; with AssemblyScript, compile with --use abort=" if "env.abort" in wanted else "; build it without WASI" if any(
                 w.startswith("wasi") for w in wanted) else ""
-            raise ValueError(f"the module imports {', '.join(wanted[:8])}{', ...' if len(wanted) > 8 else ''}; a rule imports nothing{hint}")
+            yield f"the module imports {', '.join(wanted[:8])}{', ...' if len(wanted) > 8 else ''}; a rule imports nothing{hint}"
+        for name, kind in self.imports:
+            if kind != FUNCTION:
+                yield f"the module imports the {EXTERNAL[kind]} {name}; a rule imports nothing"
 
     def _function_types(self, r, start):
-        self.function_types = [r.number() for _ in range(r.number())]
+        self.function_types += [r.number() for _ in range(r.number())]
 
     def _memories(self, r, start):
         count = r.number()
@@ -247,23 +276,24 @@ class Layout:
             self.exports[name] = (r.byte(), r.number())
         self.export_section = (start, entries, count, r.end)
 
-    def check_exports(self):
-        """The exports of rules/ABI.md with their types, and globals that can be saved."""
+    def problems(self):
+        """What is wrong with imports, the exports of rules/ABI.md and their types, globals that cannot be saved, the manifest."""
+        yield from self._import_problems()
         if self.exports.get("memory", (None,))[0] != MEMORY or self.memory_pages is None:
-            raise ValueError(f"the module does not export its memory as `memory`; it exports {', '.join(self.exports) or 'nothing'}")
+            yield f"the module does not export its memory as `memory`; it exports {', '.join(self.exports) or 'nothing'}"
         for name, arguments in {**FUNCTIONS, **OPTIONAL_FUNCTIONS}.items():
             kind, index = self.exports.get(name, (None, 0))
             if kind is None and name in OPTIONAL_FUNCTIONS:
                 continue
             if kind != FUNCTION:
-                raise ValueError(f"the module does not export the function {name}; it exports {', '.join(self.exports)}")
-            if self._signature(index) != ((I32,) * arguments, (I32,)):
-                raise ValueError(f"the export {name} must be ({', '.join(['i32'] * arguments)}) -> i32, it is {self._spell(index)}")
+                yield f"the module does not export the function {name}; it exports {', '.join(self.exports)}"
+            elif self._signature(index) != ((I32,) * arguments, (I32,)):
+                yield f"the export {name} must be ({', '.join(['i32'] * arguments)}) -> i32, it is {self._spell(index)}"
         for index, (kind, mutable) in enumerate(self.globals):
             if mutable and kind not in VALUE_TYPES:
-                raise ValueError(f"global {index} is mutable and holds a reference: it could not be saved")
+                yield f"global {index} is mutable and holds a reference: it could not be saved"
         if self.manifest is None:
-            raise ValueError("the module has no manifest (custom section tidegate.rule)")
+            yield "the module has no manifest (custom section tidegate.rule)"
 
     def _signature(self, index):
         try:

@@ -10,7 +10,7 @@ import msgpack
 
 from edge._batch import Batch
 from edge.codec import encode_columns
-from edge.flow import Flow
+from edge.flow import SHARE, Flow
 from edge.records import BATCH, CLOCK, DEAD, SCHEMA, SKIP, TICK, letter
 from edge.writer import Writer
 
@@ -90,12 +90,13 @@ class Pipeline(Flow):
         changes = self.changes
         if self._tick(received_ns):
             self.journal.append(TICK, 0, received_ns, 0, b"")
-        self.unsure |= self.changes != changes
+        self.unsure |= self.changes != changes or bool(self.deferred)
 
     def clock_set(self, delta_ns):
         """The receive clock was stepped by delta_ns."""
         self.journal.append(CLOCK, 0, 0, 0, msgpack.packb([delta_ns]))
         self._shift(delta_ns)
+        self.unsure |= bool(self.deferred)
 
     # --- what changes
 
@@ -124,15 +125,19 @@ class Pipeline(Flow):
 
     # --- what goes wrong
 
-    def _trapped(self, stage, batch, error):
-        self.on_trap(stage, error)
+    def _trapped(self, stage, number, batch, error):
         if self._replaying:          # and not when first made: what it put out then does not come again
             self.jump(self.below(stage.answers))
+        self._skipped(stage, number, batch, error)
+
+    def _skipped(self, stage, number, batch, error):
+        self.on_trap(stage, error)
         self._buried = True
         self.dead.append(DEAD, stage.input.number, self.journal.head, len(batch),
                          letter(str(error), batch.received_ns, rule=stage.name, module=stage.rule.digest,
                                 backtrace=getattr(error, "backtrace", None), columns=encode_columns(batch)))
-        self.journal.append(SKIP, 0, stage.calls, 0, msgpack.packb([stage.name, stage.rule.identity]))
+        fate = [SHARE] if error.code == SHARE else []
+        self.journal.append(SKIP, 0, number, 0, msgpack.packb([stage.name, stage.rule.identity, *fate]))
         self.unsure = True
 
     def _bury(self, stream, intake, rejected, received_ns):

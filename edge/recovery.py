@@ -15,9 +15,10 @@ if it comes back, its numbers go on, for upstream drops a number that it has see
 import msgpack
 from msgspec import Struct
 
+from edge.backlog import CALL, Backlog, items
 from edge.codec import decode_columns
 from edge.errors import DiskError, RuleError
-from edge.records import BATCH, DEAD, GAP, SCHEMA, read_letter
+from edge.records import BATCH, DEAD, GAP, SCHEMA, letter, read_letter
 from edge.schema import Schema
 
 META_VERSION = 2                     # 2: what runs (deployments), and rows that are owed to the outboxes
@@ -64,6 +65,8 @@ def capture(pipeline, lanes, running=None):
         memory, mutable = stage.rule.image()
         images[f"memory/{stage.name}"] = memory
         images[f"globals/{stage.name}"] = mutable
+        if stage.backlog is not None:
+            images[f"deferred/{stage.name}"] = stage.backlog.dump()
     return msgpack.packb(meta), images
 
 
@@ -147,6 +150,7 @@ def _load(pipeline, meta, images, recovered):
         if state is None or not stage.fits(state) or memory is None:
             stage.start_at(stage.input.next_sequence)
             fresh.append(stage.name)
+            _bury_deferred(pipeline, stage, images)
             continue
         try:
             stage.rule.load_image((memory, images[f"globals/{stage.name}"]))
@@ -154,10 +158,13 @@ def _load(pipeline, meta, images, recovered):
             stage.rule.reset()
             stage.start_at(stage.input.next_sequence)
             fresh.append(stage.name)
+            _bury_deferred(pipeline, stage, images)
             recovered.lost = True
             continue
         stage.load(state)
         stage.forget_memento()
+        if f"deferred/{stage.name}" in images:
+            pipeline.take_up(stage, Backlog.load(bytes(images[f"deferred/{stage.name}"]), stage.input.schema))
     for outbox in pipeline.outboxes:
         state = meta["outboxes"].get(outbox.name)
         if state is not None:
@@ -167,6 +174,14 @@ def _load(pipeline, meta, images, recovered):
     pipeline.unrouted = meta["unrouted"]
     pipeline.owed = meta.get("owed", [])
     return tuple(fresh)
+
+
+def _bury_deferred(pipeline, stage, images):
+    """What waited for CPU was for a rule that is no more."""
+    for kind, _, *rest in items(bytes(images.get(f"deferred/{stage.name}", msgpack.packb([])))):
+        if kind == CALL and rest[0]:
+            pipeline.dead.append(DEAD, stage.input.number, pipeline.journal.head, rest[0],
+                                 letter("the rule was changed while these waited for CPU", pipeline.received_ns, rule=stage.name, columns=rest[1]))
 
 
 def _count_letters(pipeline, since):
@@ -227,6 +242,11 @@ def _replay(pipeline, position, schemas, recovered):
     if recovered.lost:
         pipeline.jump(outputs)
     pipeline.learn_skips(_records(journal, position))
+    while pipeline.deferred:
+        try:
+            pipeline.replay_deferred()
+        except Exception as error:               # as below
+            recovered.failed = (*recovered.failed[:FAILED_MAX - 1], (position, repr(error)))
     for record in _records(journal, position):
         recovered.replayed += 1
         if record.kind == SCHEMA:

@@ -97,10 +97,8 @@ class RuleStore:
         known = self._entries.get(entry.digest)
         if known is not None and (known.signed_by or not signed_by) and self._content(known) is not None:
             return known
-        taken = [v for v in self._entries.values() if v.label == entry.label and v.digest != entry.digest]
-        if taken and not force:
-            raise RuleError(f"{entry.label} is in the store with another content ({taken[-1].digest[:12]}, brought by {taken[-1].who}): raise the "
-                            "version in the manifest, or force it", rule=entry.name, digest=entry.digest)
+        if not force:
+            self.check(entry.label, entry.digest)
         evicted = self._evicted_for(entry)
         kept = {digest: v for digest, v in self._entries.items() if digest not in evicted} | {entry.digest: entry}
         try:
@@ -110,6 +108,13 @@ class RuleStore:
         except OSError as error:
             raise self._error("write", error) from error
         return entry
+
+    def check(self, label, digest):
+        """Raises RuleError when a name@version is another module's."""
+        taken = [v for v in self._entries.values() if v.label == label and v.digest != digest]
+        if taken:
+            raise RuleError(f"{label} is in the store with another content ({taken[-1].digest[:12]}, brought by {taken[-1].who}): raise the version in the "
+                            "manifest, or force it", digest=digest)
 
     def _evicted_for(self, entry) -> list:
         """Digests that make room for one more: the oldest that nothing names. Raises RuleError when that is not enough."""
@@ -180,7 +185,7 @@ class RuleStore:
         if matching:
             raise RuleError(f"{text} is the beginning of {len(matching)} digests: give more of it")
         known = ", ".join(v.label for v in self.versions()[-8:]) or "nothing"
-        raise RuleError(f"the rule store has no {text!r}; it has {known}")
+        raise RuleError(f"the rule store has no {text!r}; it has {known}", code="unknown")
 
     def remove(self, digest):
         """Forget a version. Durable on return. Raises RuleError when it is not there or in use, DiskError."""

@@ -6,11 +6,9 @@
 No cryptography here: rulec signs, the gateway's admission verifies.
 """
 
-import base64
 import hashlib
-import re
 
-from edge.errors import ConfigError, RuleError
+from edge.errors import RuleError
 from edge.module import MODULE_BYTES_MAX, SIGNATURE_SECTION, Module, with_section
 
 FORMAT = 1
@@ -42,15 +40,3 @@ def parts(module: Module) -> tuple[bytes, bytes]:
     if len(section) != 1 + ID_BYTES + SIGNATURE_BYTES or section[0] != FORMAT:
         raise RuleError(f"{module.name}: its signature has {len(section)} bytes of a layout that is not known here: sign it again", digest=module.digest)
     return section[1:1 + ID_BYTES], section[1 + ID_BYTES:]
-
-
-def is_public_key(text) -> bool:
-    """Whether a text is a public key itself, and not the path of a file that holds one."""
-    return re.fullmatch(r"[A-Za-z0-9+/]{43}=", text) is not None
-
-
-def public_key(text) -> bytes:
-    """A public key as people pass it on: base64 of its 32 bytes. Raises ConfigError."""
-    if not is_public_key(text.strip()):
-        raise ConfigError(f"{text.strip()[:60]!r} is no public key: it is the base64 text of 32 bytes that `tidegate rule keygen` prints")
-    return base64.b64decode(text)

@@ -4,6 +4,7 @@ A stream is a sequence of typed events with one schema; a stage is a rule at wor
 consumers, so an event's way is a walk from its stream: no queue, no scheduler.
 """
 
+from edge.cost import Meter, cost
 from edge.errors import RuleError
 
 MEMENTO_ROWS_MAX = 131_072            # a trap is undone by playing at most so many rows again; they stay in memory meanwhile
@@ -31,6 +32,7 @@ class Stream:
         self.waiting = 0             # input streams: rows that are stored, but not yet run
         self.stages = []
         self.outboxes = []
+        self.tap = None              # is shown each batch, while somebody watches
         self.sent = None             # without outboxes: the next sequence when it last had some
 
     @property
@@ -45,7 +47,7 @@ class Stream:
 
     @property
     def consumed(self) -> bool:
-        return bool(self.stages or self.outboxes)
+        return bool(self.stages or self.outboxes or self.tap is not None)
 
     def number_rows(self, batch):
         """Give a batch its sequences."""
@@ -83,11 +85,15 @@ class Stage:
         self.calls = 0               # counts every call, skipped ones too: names a call in the journal
         for fate in FATES:
             setattr(self, fate, 0)
+        self.credit_ns = 0.0         # see edge/share.py
+        self.backlog = None          # edge.backlog.Backlog while it waits for CPU
+        self.shadow = None           # edge.shadow.Shadow that sees what the rule sees
         vars(self).update(self.attire(rule))
 
     def attire(self, rule):
         """Attributes that a stage changes with its rule."""
-        return {"rule": rule, "_image": None, "_since_image": [], "_rows_since_image": 0}
+        same = vars(self).get("rule") is rule
+        return {"rule": rule, "meter": self.meter if same else Meter(rule), "shadow": self.shadow if same else None, "_image": None, "_since_image": [], "_rows_since_image": 0}
 
     @property
     def answers(self):
@@ -108,16 +114,19 @@ class Stage:
         except RuleError:
             self.dead += len(batch)
             self._undo()
+            self.meter.note(0)
             raise
+        self.meter.note(len(batch))
         self._since_image.append(batch)
         self._rows_since_image += len(batch)
         self._account(batch, result)
         return result
 
-    def skip(self, batch):
-        """A call that trapped when it was first made: the journal says so, it is not made again."""
+    def skip(self, batch, strike=True):
+        """A call that is not made: it trapped when it was, as the journal says, or it found no CPU and no room to wait (strike False)."""
         self.dead += len(batch)
-        self.rule.strike(batch.received_ns)
+        if strike:
+            self.rule.strike(batch.received_ns)
 
     def pass_by(self, batch):
         """The rule is in quarantine, or disabled."""
@@ -158,11 +167,17 @@ class Stage:
         """The state was replaced from outside."""
         self._image = None
 
+    @property
+    def cost(self) -> dict:
+        """See edge/cost.py."""
+        return cost(self)
+
     def outcome(self) -> dict:
         """What became of the input rows, for the ledger."""
         return {"selected": self.selected, self.rule.drops: self.filtered, "aggregated": self.consumed, "late": self.late_rows,
                 "ignored": self.ignored, "dead_lettered": self.dead, "quarantined": self.unprocessed,
-                "disabled": self.disabled, "damaged": self.input.damaged - self._damaged_since, "pending": self.input.waiting}
+                "disabled": self.disabled, "damaged": self.input.damaged - self._damaged_since,
+                "pending": self.input.waiting + (self.backlog.rows if self.backlog else 0)}
 
     def state(self) -> dict:
         return {"input": self.input.name, "since": self.since, "damaged_since": self._damaged_since, "calls": self.calls, "identity": self.rule.identity,

@@ -164,7 +164,7 @@ class Warmup(Flow):
         self.missing += max(0, position - self._position)
         self._position = max(self._position, position)
 
-    def _trapped(self, stage, batch, error):
+    def _trapped(self, stage, number, batch, error):
         if stage is self.stage:
             self.traps += 1
             self.trouble = str(error)

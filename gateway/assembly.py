@@ -52,12 +52,12 @@ class Parts:
 
     # --- the doors
 
-    def open_sources(self):
-        """Listen, subscribe, connect. Raises ConfigError when an address cannot be had."""
+    def open_sources(self, handle=None):
+        """Listen, subscribe, connect. handle(request, who) answers management requests. Raises ConfigError when an address cannot be had."""
         self.listener = links.listener(self.config, self.reactor, self.intake, self.log)
         self.broker = links.broker(self.config, self.reactor, self.intake, self.log)
         self.sources = [source for source in (self.listener, self.broker) if source is not None]
-        self.upstream = links.upstream(self.config, self.reactor, [lane for _, lane in self.core.lanes], self.log)
+        self.upstream = links.upstream(self.config, self.reactor, [lane for _, lane in self.core.lanes], self.log, handle)
         if self.upstream is not None:
             self.upstream.start()
 

@@ -5,9 +5,11 @@ from pathlib import Path
 
 from edge import tables
 from edge.errors import ConfigError
-from edge.signature import is_public_key
+from edge.public_key import is_public_key
 from gateway import spec
-from gateway.units import Duration, Size
+from gateway.units import Duration, Part, Size
+
+LOOPBACK = ("localhost", "127.0.0.1", "::1")
 
 
 class Problems(ConfigError):
@@ -73,7 +75,7 @@ def _struct(kind, data, place, problems):
 
 
 def _quantity(kind, data):
-    if kind in (Duration, Size):
+    if kind in (Duration, Size, Part):
         if not isinstance(data, str):
             raise ValueError(f"must be {kind.summary} in quotes")
         return kind.parse(data)
@@ -105,12 +107,15 @@ def _relate(data, problems):
     signing = _table(data, "signing")
     if signing.get("policy") == "required" and not _table(signing, "keys"):
         problems.append(("signing.keys", 'is missing: with policy = "required" and no key no rule could be pushed; `tidegate rule keygen` makes one'))
-    for end in ("listener", "broker", "upstream"):
+    for end in ("listener", "broker", "upstream", "api"):
         tls = _table(_table(data, end), "tls")
         if ("cert" in tls) != ("key" in tls):
             problems.append((f"{end}.tls", "cert and key go together"))
-    if "tls" in _table(data, "listener") and "cert" not in _table(_table(data, "listener"), "tls"):
-        problems.append(("listener.tls.cert", "is missing: a listener with tls needs cert and key"))
+    for end in ("listener", "api"):
+        if "tls" in _table(data, end) and "cert" not in _table(_table(data, end), "tls"):
+            problems.append((f"{end}.tls.cert", "is missing: who listens with tls needs cert and key"))
+    if "tls" not in _table(data, "api") and _table(data, "api").get("host", "localhost") not in LOOPBACK:
+        problems.append(("api.tls", "is missing: tokens do not go over the network in the clear; add it, or listen on 127.0.0.1"))
 
 
 def _table(data, name):
@@ -142,7 +147,8 @@ def _resolve_paths(config, base):
         if rule.module.endswith(".wasm"):
             rule.module = absolute(rule.module)
     config.signing.keys = {name: key if is_public_key(key) else absolute(key) for name, key in config.signing.keys.items()}
-    for end in (config.listener, config.broker, config.upstream):
+    config.api.access = absolute(config.api.access)
+    for end in (config.listener, config.broker, config.upstream, config.api):
         if end is None:
             continue
         if end.tls:

@@ -9,7 +9,9 @@ import gc
 import signal
 import time
 
+from edge.disk import Disk
 from edge.errors import DiskError
+from edge.share import Share
 from gateway.assembly import Parts
 from gateway.control import Control
 from gateway.logs import Log
@@ -20,6 +22,8 @@ TICK_S = 1.0
 RETRY_S = 0.25                           # between two tries of a disk that refuses
 IDLE_S = 1.0
 SWAP_S = 0.005                           # of a turn, for a rule that warms up
+WAITING_S = 0.005                        # the longest turn while rules wait for CPU
+SERVE_NS = 10_000_000                    # of a turn, for them
 
 
 class Daemon:
@@ -31,10 +35,12 @@ class Daemon:
         self.parts = Parts(config, self.log)
         self.core = self.parts.core
         self.pipeline = self.core.pipeline
+        self.pipeline.share = Share(config.gateway.rules_cpu)
+        self._granted_ns = time.monotonic_ns()
         self.reactor = self.parts.reactor
         self.intake = self.parts.intake
         self.clock = self.parts.clock
-        self.control = self.metrics = None
+        self.control = self.metrics = self.manager = None
         self.started = time.monotonic()
         self.blocked = ""                # why nothing is taken in
         self._stored = []                # journaled, not yet synced
@@ -60,12 +66,14 @@ class Daemon:
         """Take up where the last run stood, then open the doors."""
         parts = self.parts
         self.control = Control(self.reactor, self.config.gateway.data, {
-            "status": lambda request: status(self), "ledger": lambda request: ledger(self), "metrics": lambda request: metrics_text(self)})
+            "status": lambda request: status(self), "ledger": lambda request: ledger(self), "metrics": lambda request: metrics_text(self),
+            "manage": lambda request: self.manage(request.get("request"), request["who"])})
         if self.config.metrics is not None:
             from gateway.metrics import Metrics
 
             self.metrics = Metrics(self.reactor, self.config.metrics.port, lambda: metrics_text(self))
-        parts.open_sources()
+        self.core.on_event = self._told
+        parts.open_sources(self.manage)
         self._checkpointed = self.pipeline.changes
         self._every(TICK_S, self._tick)
         self._every(self.config.gateway.checkpoint.seconds or TICK_S, self._want_checkpoint)
@@ -77,15 +85,37 @@ class Daemon:
         self.log("gateway", f"{self.config.gateway.name} runs", streams=len(self.pipeline.inputs), rules=len(self.pipeline.stages),
                  lanes=len(self.core.lanes), **({"listening": parts.listener.port} if parts.listener else {}))
 
+    def manage(self, request, who):
+        """The answer to a management request (gateway/requests.py). Raises TidegateError."""
+        return self._managing().handle(request, who)
+
+    def _managing(self):
+        """The Manager, made when there is something to manage: most gateways run as they are for months. Raises DiskError."""
+        if self.manager is None:
+            from gateway.manage import Manager
+
+            self.manager = Manager(self, disk=Disk())
+        return self.manager
+
+    def _told(self, kind, rule, text, **details):
+        """The first thing that befell a rule; the Manager hears of the next by itself."""
+        try:
+            self._managing().event(kind, rule, text, **details)
+        except DiskError as error:
+            self.log.error("disk", f"not in the audit log: {rule} {text}: {error}")
+
     def turn(self, timeout_s):
         """One round of the way of an event."""
-        self.reactor.turn(0 if self.core.busy else timeout_s)
+        self.reactor.turn(0 if self.core.busy else min(timeout_s, WAITING_S) if self.pipeline.deferred else timeout_s)
+        self._grant()
         if self.intake and not self.intake.closed and self._may_take():
             self._store()
         if self.intake.closed:
             self._commit()
         if not self.blocked and self.core.advance(SWAP_S):
             self._forward()
+        if self.pipeline.deferred:
+            self._serve()
         if self._checkpoint_due:
             self._checkpoint()
 
@@ -119,6 +149,18 @@ class Daemon:
         self.pipeline.run(stored)
         self.intake.closed = False
         self._forward()
+
+    def _grant(self):
+        """The rules may use a part of the time that went by."""
+        now_ns = time.monotonic_ns()
+        self.pipeline.share.grant(now_ns - self._granted_ns, self.pipeline.stages)
+        self._granted_ns = now_ns
+
+    def _serve(self):
+        """Let rules go on that wait for CPU, if what they put out finds room."""
+        if not (self.blocked or self.core.unsettled or self.pipeline.blocked):
+            self.pipeline.serve(SERVE_NS)
+            self._forward()
 
     def _block(self, reason) -> bool:
         """Note why nothing is taken in, and wait a little before the next try; "" for nothing. True when events may come in."""
@@ -198,7 +240,7 @@ class Daemon:
         self.parts.close_sources()
         self._want_checkpoint()
         self._checkpoint()
-        for server in (self.metrics, self.control):
+        for server in (self.manager, self.metrics, self.control):
             if server is not None:
                 server.close()
         self.parts.close()

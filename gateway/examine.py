@@ -1,8 +1,11 @@
 """The examination of a module, in a process of its own under limits: `python -m gateway.examine` reads a question from standard input, writes
 a JSON line for each check as it is passed, and a last one that says yes or no. gateway/admission.py starts it and may kill it at any moment.
 
-question   {"path", "file", "name", "cache", "policy", "keys", "floor", "force", "input"?: {"schema", "params", "limits"}}
-answers    {"check", "said", "ms"} ... then {"ok": true, "module": {...}, "signed_by"} or {"ok": false, "why", "fault", "details"}
+question   {"path", "file", "cache", "policy", "keys", "force", "asked", "rules", "streams", "inputs"}
+    asked: {"rule", "input", "params", "limits"} of the push, each may be None; rules: what runs now, name -> {"input", "params", "limits", "name",
+    "version", "digest"}; streams: name -> schema of all that a rule may read; inputs: the names of those that devices feed
+answers    {"check", "said", "ms"} ... then {"ok": true, "module": {...}, "signed_by", "plan"} or {"ok": false, "why", "fault", "details"}
+    plan: {"rule", "input", "params"}: what would run, from what was asked, what runs now and what the manifest says
 
 What it leaves behind is the compiled code in the cache: the daemon maps it.
 """
@@ -37,14 +40,13 @@ class Examination:
         """The last answer."""
         module = self._module()
         signed_by = self._signature(module)
-        self._version(module)
+        plan, running = self._plan(module.manifest)
+        self._version(module, running)
         cache = self._code(module)
-        self._binding(module, cache)
+        self._binding(module, cache, plan)
         self._samples(module, cache)
         m = module.manifest
-        return {"ok": True, "signed_by": signed_by, "module": {
-            "name": m.name, "version": m.version, "digest": module.digest, "state": m.state, "summary": m.summary,
-            "parameters": [p.name for p in m.parameters], "migrates": {"tg_save", "tg_migrate"} <= module.exports}}
+        return {"ok": True, "signed_by": signed_by, "plan": plan, "module": {"name": m.name, "version": m.version, "digest": module.digest, "summary": m.summary}}
 
     def _passed(self, check, said):
         now = time.monotonic()
@@ -54,7 +56,7 @@ class Examination:
     def _module(self):
         from edge.module import MODULE_BYTES_MAX, Module
 
-        path, name = self.question["path"], self.question["name"]
+        path = self.question["path"]
         try:
             with open(path, "rb") as f:
                 wasm = f.read(MODULE_BYTES_MAX + 1)
@@ -62,7 +64,7 @@ class Examination:
             raise DiskError(f"{path}: {error.strerror}: push the module again") from None
         if hashlib.sha256(wasm).hexdigest() != self.question["file"]:
             raise DiskError(f"{path}: its bytes are not those that came: push the module again")
-        module = Module(wasm, name)
+        module = Module(wasm)
         m = module.manifest
         self._passed("module", f"{m.name}@{m.version}, {len(wasm):,} bytes, ABI {m.abi}, asks for {module.memory_pages * 64} KiB of memory")
         return module
@@ -75,14 +77,28 @@ class Examination:
         self._passed("signature", f"by {name}" if name else "by a key that is not known here, and none is required" if module.signature else "none, and none is required")
         return name
 
-    def _version(self, module):
-        floor, m = self.question["floor"], module.manifest
-        if floor is None or floor["name"] != m.name or floor["digest"] == module.digest:
+    def _plan(self, manifest):
+        """What would run, and what runs under that name now (or None)."""
+        asked, streams, inputs = self.question["asked"], self.question["streams"], self.question["inputs"]
+        rule = asked["rule"] or manifest.name
+        running = self.question["rules"].get(rule)
+        params = changed((running or {}).get("params", {}), asked["params"] or {})
+        limits = asked["limits"] or (running or {}).get("limits")
+        stream = asked["input"] or (running or {}).get("input") or (inputs[0] if len(inputs) == 1 else None)
+        if stream is None:
+            raise ConfigError(f"which stream shall {rule} read? name it as input; there are {', '.join(streams)}")
+        if stream not in streams:
+            raise ConfigError(f"there is no stream or rule {stream!r} to read; there are {', '.join(streams)}")
+        return {"rule": rule, "input": stream, "params": params, "limits": limits}, running
+
+    def _version(self, module, running):
+        m = module.manifest
+        if running is None or running["name"] != m.name or running["digest"] == module.digest:
             return
-        if m.version <= floor["version"] and not self.question["force"]:
-            raise RuleError(f"{m.name}@{m.version} does not come after version {floor['version']}, which runs: raise the manifest's version, go back with "
+        if m.version <= running["version"] and not self.question["force"]:
+            raise RuleError(f"{m.name}@{m.version} does not come after version {running['version']}, which runs: raise the manifest's version, go back with "
                             "`tidegate rule rollback`, or force it")
-        self._passed("version", f"{m.version} after {floor['version']}" + (", forced" if m.version <= floor["version"] else ""))
+        self._passed("version", f"{m.version} after {running['version']}" + (", forced" if m.version <= running["version"] else ""))
 
     def _code(self, module):
         from edge.compile import Cache
@@ -92,18 +108,15 @@ class Examination:
         self._passed("code", "compiled, or in the cache")
         return cache
 
-    def _binding(self, module, cache):
-        given = self.question.get("input")
-        if given is None:
-            return
+    def _binding(self, module, cache, plan):
         from edge.limits import Limits
         from edge.rule import Rule
         from edge.schema import Schema
 
-        limits = Limits(**given["limits"]) if given["limits"] else None
-        rule = Rule(self.question["name"], module, given["params"], Schema.from_dict(given["schema"]), cache=cache, limits=limits)
+        limits = Limits(**plan["limits"]) if plan["limits"] else None
+        rule = Rule(plan["rule"], module, plan["params"], Schema.from_dict(self.question["streams"][plan["input"]]), cache=cache, limits=limits)
         fields = ", ".join(f"{f.name} {f.kind}" for f in rule.output_schema.fields)
-        self._passed("input", f"runs on {rule.input_schema.stream}, puts out {fields}")
+        self._passed("input", f"runs on {plan['input']}, puts out {fields}")
 
     def _samples(self, module, cache):
         if not module.cases:
@@ -120,6 +133,11 @@ class Examination:
                 self.details += [f"CASE {result.name}", *trial.explain(result)]
             raise RuleError(f"{len(report.failures)} of its {len(report.results)} samples fail, the first is {report.failures[0].name!r}")
         self._passed("samples", f"{len(report.results)} passed")
+
+
+def changed(params, changes) -> dict:
+    """Parameters with changes; None takes one out, so that it has its default again."""
+    return {name: value for name, value in {**params, **changes}.items() if value is not None}
 
 
 def limit():

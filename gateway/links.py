@@ -12,7 +12,7 @@ def listener(config, reactor, intake, log):
         return None
     from gateway.listener import Listener
 
-    return Listener(reactor, intake, host=spec.host, port=spec.port, tls=_server_tls(spec.tls), connections_max=spec.connections_max,
+    return Listener(reactor, intake, host=spec.host, port=spec.port, tls=server_tls("listener.tls", spec.tls), connections_max=spec.connections_max,
                     packet_bytes_max=spec.packet_max, rate_per_client=spec.rate_per_client,
                     status=lambda: json.dumps({"gateway": config.gateway.name, "state": "running"}).encode(),
                     on_event=_reporter(log, "listener"))
@@ -32,16 +32,23 @@ def broker(config, reactor, intake, log):
                         on_event=_reporter(log, "broker"))
 
 
-def upstream(config, reactor, lanes, log):
-    """The Upstream, not started, or None."""
+def upstream(config, reactor, lanes, log, handle):
+    """The Upstream, not started, or None. handle(request, who) answers what its mailbox takes."""
     spec = config.upstream
-    if spec is None or not lanes:
+    if spec is None or not lanes and not spec.manage:
         return None
     from gateway.upstream import Upstream
 
+    report = _reporter(log, "upstream")
+    mailbox = None
+    if spec.manage:
+        from gateway.mailbox import Mailbox
+
+        mailbox = Mailbox(reactor, config.gateway.name, handle, report)
+
     return Upstream(reactor, lanes, host=spec.host, port=spec.port, client_id=spec.client_id or f"tidegate-{config.gateway.name}-out",
                     version=spec.version, username=spec.username, password=_password("upstream", spec), tls=_client_tls("upstream", spec),
-                    keepalive_s=max(1, round(spec.keepalive.seconds)), on_event=_reporter(log, "upstream"))
+                    keepalive_s=max(1, round(spec.keepalive.seconds)), on_event=report, mailbox=mailbox)
 
 
 QUIET = ("connected", "closed")          # of the listener: one line a device would be too many
@@ -77,14 +84,15 @@ def _client_tls(place, spec):
     return context
 
 
-def _server_tls(tls):
+def server_tls(place, tls, certificates="required"):
+    """A server's context, or None. certificates of clients, where tls names their authority: "required" or "optional"."""
     if tls is None:
         return None
     import ssl
 
-    context = _filled("listener.tls", tls, ssl.PROTOCOL_TLS_SERVER)
+    context = _filled(place, tls, ssl.PROTOCOL_TLS_SERVER)
     if tls.ca is not None:
-        context.verify_mode = ssl.CERT_REQUIRED
+        context.verify_mode = ssl.CERT_REQUIRED if certificates == "required" else ssl.CERT_OPTIONAL
     return context
 
 
@@ -106,7 +114,7 @@ def _filled(place, tls, protocol):
 def problems(config) -> list[tuple[str, str]]:
     """Files of certificates, keys and passwords that cannot be used: (place, problem)."""
     found = []
-    tries = [("listener.tls", lambda: config.listener and _server_tls(config.listener.tls))]
+    tries = [("listener.tls", lambda: config.listener and server_tls("listener.tls", config.listener.tls)), ("api.tls", lambda: server_tls("api.tls", config.api.tls))]
     for place, end in (("broker", config.broker), ("upstream", config.upstream)):
         if end is not None:
             tries += [(f"{place}.tls", lambda place=place, end=end: _client_tls(place, end)), (f"{place}.password_file", lambda place=place, end=end: _password(place, end))]

@@ -21,16 +21,17 @@ PACKET_BYTES = 72                # what a PUBLISH may need beside topic and payl
 
 
 class Message:
-    """One PUBLISH. `group` is told when it is acknowledged; None for a context, which covers no rows."""
+    """One PUBLISH. `group` is told when it is acknowledged; None for what covers no rows. properties: of MQTT 5, beside the content type's."""
 
-    __slots__ = ("lane", "topic", "payload", "retain", "content_type", "rows", "group", "size", "deadline")
+    __slots__ = ("lane", "topic", "payload", "retain", "content_type", "properties", "rows", "group", "size", "deadline")
 
-    def __init__(self, topic, payload, rows, group, content_type=None, retain=False):
+    def __init__(self, topic, payload, rows, group, content_type=None, retain=False, properties=None):
         self.topic = topic
         self.payload = payload
         self.rows = rows
         self.group = group
         self.content_type = content_type
+        self.properties = properties
         self.retain = retain
         self.size = len(topic) + len(payload)
 

@@ -1,4 +1,4 @@
-"""docs/configuration.md and docs/tidegate.schema.json, made from the configuration's types: `python -m gateway.reference`."""
+"""docs/configuration.md and docs/tidegate.schema.json, made from the configuration's types, and docs/openapi.json: `python -m gateway.reference`."""
 
 import json
 import sys
@@ -11,14 +11,15 @@ from gateway.units import Duration, Size
 
 SECTIONS = [("gateway", spec.Gateway), ("listener", spec.Listener), ("broker", spec.Broker), ("streams.NAME", spec.Stream),
             ("streams.NAME.fields.FIELD", spec.FieldSpec), ("rules.NAME", spec.Rule), ("rules.NAME.limits", spec.Limits),
-            ("upstream", spec.Upstream), ("lanes.NAME", spec.Lane), ("journal", spec.Journal), ("metrics", spec.Metrics), ("signing", spec.Signing),
+            ("rules_limits", spec.Limits), ("upstream", spec.Upstream), ("lanes.NAME", spec.Lane), ("journal", spec.Journal), ("metrics", spec.Metrics), ("signing", spec.Signing),
+            ("api", spec.Api),
             ("*.tls", spec.Tls)]
 
 
 def page() -> str:
     """The reference as Markdown."""
     lines = ["# Configuration", "", "Made by `make docs` from `gateway/spec.py`; editors read `docs/tidegate.schema.json`. `tidegate check -c FILE` prints",
-             "every problem of a file at once. Durations are written `\"250ms\"`, `\"10s\"`, `\"2h\"`; sizes `\"64KiB\"`, `\"1GiB\"`. Relative paths are",
+             "every problem of a file at once. Durations are written `\"250ms\"`, `\"10s\"`, `\"2h\"`; sizes `\"64KiB\"`, `\"1GiB\"`, parts `\"80%\"`. Relative paths are",
              "relative to the file.", ""]
     for place, struct in SECTIONS:
         lines += [f"## `[{place}]`", "", struct.__doc__, "", "| key | default | meaning |", "|---|---|---|"]
@@ -39,8 +40,16 @@ def _default(f):
     return f"`{json.dumps(value)}`"
 
 
+def openapi() -> str:
+    """The HTTP API's document. Needs the extra `api`."""
+    from gateway import api
+
+    return json.dumps(api.document(), indent=1) + "\n"
+
+
 def write(directory):
-    """Both files, into a docs folder."""
+    """All of them, into a docs folder."""
+    (directory / "openapi.json").write_text(openapi())
     (directory / "configuration.md").write_text(page())
     (directory / "tidegate.schema.json").write_text(json.dumps(spec.schema(), indent=1) + "\n")
 

@@ -18,14 +18,13 @@ from urllib.parse import quote, urlencode, urlsplit
 
 from edge.errors import ConfigError, TidegateError
 from gateway import config, control
-from gateway.requests import CHUNK_BYTES, ROUTES, WHOLE, NoAnswer, error_of
+from gateway.requests import CHUNK_BYTES, ROUTES, WHOLE, NoAnswer, Unknown, error_of
 
 TIMEOUT_S = 30.0
 PATIENCE_S = 60.0                    # an upload waits that long for a gateway that went away
 RETRY_S = 1.0
 API_CHUNK_BYTES = 256 << 10
 ANSWER_BYTES_MAX = 8 << 20
-LOOPBACK = ("localhost", "127.0.0.1", "::1")
 
 
 def add_gateway(parser):
@@ -89,7 +88,7 @@ class Remote:
                     offset = self.begin(digest, len(wasm))
                 else:
                     offset = self.chunk(digest, len(wasm), offset, wasm[offset:offset + self.chunk_bytes])
-            except NoAnswer:
+            except (NoAnswer, Unknown):          # it is away, or back and has to be told again
                 if time.monotonic() - alive > patience_s:
                     raise
                 offset = None
@@ -140,7 +139,7 @@ class Api(Remote):
     chunk_bytes = API_CHUNK_BYTES
 
     def __init__(self, host, port, token=None, tls=None):
-        if token and tls is None and host not in LOOPBACK:
+        if token and tls is None and host not in config.LOOPBACK:
             raise ConfigError(f"http://{host}: a token does not go over the network in the clear; use https")
         self._host, self._port, self._tls, self._token = host, port, tls, token
         self.where = f"{'https' if tls else 'http'}://{host}" + (f":{port}" if port else "")
@@ -195,7 +194,7 @@ class Api(Remote):
         detail, fault = (answer.get("detail"), answer.get("fault")) if isinstance(answer, dict) else (None, None)
         if status in (401, 403):
             raise ConfigError(f"{self.where}: {detail or 'not let in'}")
-        if status in (429, 502, 503, 504) and fault != "disk":
+        if status in (429, 502, 503, 504) and fault not in ("disk", "upstream", "device"):
             raise NoAnswer(f"{self.where}: {detail or status}")
         raise error_of(fault, detail or f"{self.where}: status {status}")
 

@@ -35,15 +35,22 @@ ROUTES = {
 }
 WHOLE = {"rule.stats": "/stats", "rule.rm": "/versions/{version}"}      # the path when no rule is named
 
-FAULTS = {"configuration": ConfigError, "rule": RuleError, "device": DeviceError, "upstream": UpstreamError, "disk": DiskError, "request": TidegateError}
+
+class Unknown(TidegateError):
+    """There is no rule, version, job or stream of that name."""
 
 
 class NoAnswer(ConfigError):
     """Nobody answers there, or not in time. Whether the request was carried out is not known."""
 
 
+FAULTS = {"unknown": Unknown, "configuration": ConfigError, "rule": RuleError, "device": DeviceError, "upstream": UpstreamError, "disk": DiskError, "request": TidegateError}
+
+
 def fault_of(error) -> str:
     """Whose fault an error is, in a word that goes over the wire; "gateway" for a bug."""
+    if getattr(error, "code", "") == "unknown":
+        return "unknown"
     return getattr(error, "fault", None) or next((name for name, kind in FAULTS.items() if isinstance(error, kind)), "gateway")
 
 

@@ -1,9 +1,11 @@
 """Who signed a rule: Ed25519 (RFC 8032) by the `cryptography` library, which admission's child and tools import and the daemon never does."""
 
+import base64
 from pathlib import Path
 
 from edge import signature
 from edge.errors import ConfigError, RuleError
+from edge.public_key import is_public_key, public_key
 
 KEY_FILE_BYTES_MAX = 4096
 
@@ -13,7 +15,7 @@ def public_keys(signing) -> dict[str, bytes]:
     keys = {}
     for name, given in signing.keys.items():
         try:
-            keys[name] = signature.public_key(given if signature.is_public_key(given) else _text(given))
+            keys[name] = public_key(given if is_public_key(given) else _text(given))
         except ConfigError as error:
             raise ConfigError(f"signing.keys.{name}: {error}") from None
     return keys
@@ -25,6 +27,11 @@ def _text(path):
             return f.read(KEY_FILE_BYTES_MAX)
     except OSError as error:
         raise ConfigError(f"{path}: {error.strerror}; give the key itself, or the path of the file that holds it") from None
+
+
+def encoded(keys) -> dict[str, str]:
+    """The keys as text that passes between processes."""
+    return {name: base64.b64encode(key).decode() for name, key in keys.items()}
 
 
 def problems(config) -> list[tuple[str, str]]:

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta, Struct, field
 
-from gateway.units import Duration, Size
+from gateway.units import Duration, Part, Size
 
 Port = Annotated[int, Meta(ge=0, le=65535)]
 Positive = Annotated[int, Meta(ge=1)]
@@ -33,12 +33,14 @@ class Gateway(Struct, forbid_unknown_fields=True):
     data: str = "/var/lib/tidegate"
     checkpoint: Duration = duration("10s")
     log_format: Literal["text", "json"] = "text"
+    rules_cpu: Part = field(default_factory=lambda: Part.parse("80%"))
 
     DOCS = {
         "name": "identity of the gateway in every upstream topic and batch; never change it on a device with data",
         "data": "directory of journal, outbox, dead letters and checkpoints; on a path relative to the configuration file",
         "checkpoint": "how often rule state is written, at most; a restart replays what came since",
         "log_format": "lines for people or JSON objects",
+        "rules_cpu": "of one core for all rules together; beyond it those wait that take more than their fair part, see docs/operations.md",
     }
 
 
@@ -110,6 +112,10 @@ class Broker(Link, forbid_unknown_fields=True):
 
 class Upstream(Link, forbid_unknown_fields=True):
     """The broker (or tidegate receive) that takes what the lanes send, by MQTT QoS 1."""
+
+    manage: bool = False
+
+    DOCS = Link.DOCS | {"manage": "true: also take requests on tidegate/NAME/manage/in, to upload rules and watch them: see docs/management.md"}
 
 
 class FieldSpec(Struct, forbid_unknown_fields=True, rename={"from_": "from"}):
@@ -234,6 +240,22 @@ class Metrics(Struct, forbid_unknown_fields=True):
     DOCS = {"port": "on 127.0.0.1"}
 
 
+class Api(Struct, forbid_unknown_fields=True):
+    """The HTTP management API: `tidegate api`, a process of its own. See docs/management.md."""
+
+    host: str = "127.0.0.1"
+    port: Port = 8642
+    tls: Tls | None = None
+    access: str = "api.access"
+
+    DOCS = {
+        "host": "address to listen on; any but loopback needs tls",
+        "port": "port to listen on; 0 takes a free one",
+        "tls": "certificate of the API; with ca, clients may show one of their own instead of a token",
+        "access": "file of tokens (by their hash) and certificates that are let in; `tidegate api --new-token NAME` adds to it",
+    }
+
+
 class Signing(Struct, forbid_unknown_fields=True):
     """Whose rules may be pushed. Rules of this file are not asked for a signature."""
 
@@ -254,10 +276,12 @@ class Config(Struct, forbid_unknown_fields=True):
     listener: Listener | None = None
     broker: Broker | None = None
     rules: dict[Name, Rule] = {}
+    rules_limits: Limits = field(default_factory=Limits)
     upstream: Upstream | None = None
     lanes: dict[Name, Lane] = {}
     journal: Journal = field(default_factory=Journal)
     metrics: Metrics | None = None
+    api: Api = field(default_factory=Api)
     signing: Signing = field(default_factory=Signing)
 
     DOCS = {
@@ -266,10 +290,12 @@ class Config(Struct, forbid_unknown_fields=True):
         "listener": "devices connect here",
         "broker": "or the gateway subscribes there; both may be given",
         "rules": "the rules by name",
+        "rules_limits": "what a rule that is pushed may use at most, and uses unless it asks for less; a rule of this file has its own limits",
         "upstream": "where results go",
         "lanes": "the routes upstream by name",
         "journal": "sizes of the logs",
         "metrics": "off unless given",
+        "api": "for `tidegate api`",
         "signing": "whose rules may be pushed",
     }
 

@@ -4,6 +4,8 @@ import time
 
 from edge.ledger import accounts, check
 
+RULES_MAX = 200                      # rules that metrics tell of one by one: a label's values are bounded
+
 
 def status(daemon) -> dict:
     """The running gateway as plain data."""
@@ -16,7 +18,8 @@ def status(daemon) -> dict:
         "clock": "trusted" if daemon.clock.quality == 0 else "not synchronised",
         "memory_mb": round(_rss_bytes() / 1e6, 1),
         "streams": {s.name: {"events": s.arrived, "dead_letters": s.rejected, "next_sequence": s.next_sequence} for s in pipeline.inputs},
-        "rules": {stage.name: _stage(stage) for stage in pipeline.stages} | {name: {"state": f"refused: {why}"} for name, why in daemon.core.refused.items()},
+        "rules_cpu": pipeline.share.report(pipeline.deferred),
+        "rules": rules(daemon.core),
         "journal": _log(pipeline.journal.log),
         "dead_letters": _log(pipeline.dead.log),
         "lanes": {outbox.name: {"outbox": _log(outbox.log), **lane.status(time.time_ns())} for outbox, lane in daemon.core.lanes},
@@ -34,11 +37,14 @@ def status(daemon) -> dict:
     return report
 
 
+def rules(core) -> dict:
+    """What each rule does and costs, by name."""
+    return {stage.name: _stage(stage) for stage in core.pipeline.stages} | {name: {"state": f"refused: {why}"} for name, why in core.refused.items()}
+
+
 def _stage(stage):
-    rule = stage.rule
-    return {"state": "quarantined" if rule.quarantined else "active", "module": rule.digest[:12], "in": stage.input.next_sequence - stage.since,
-            "out": stage.output.next_sequence - stage.output.since, "late": stage.late_rows, "traps": rule.traps, "calls": stage.calls,
-            "cpu_ns_per_event": round(rule.run_ns / max(1, stage.input.next_sequence - stage.since), 1)}
+    state = "disabled" if not stage.enabled else "quarantined" if stage.rule.quarantined else "waits for CPU" if stage.backlog else "active"
+    return {"state": state, "module": stage.rule.digest[:12], **stage.cost}
 
 
 def _log(log):
@@ -68,15 +74,15 @@ def metrics_text(daemon) -> str:
     metric("blocked", "gauge", "1 while nothing is taken in", [({}, int(bool(now["blocked"])))])
     metric("events_total", "counter", "events that arrived", [({"stream": n}, s["events"]) for n, s in now["streams"].items()])
     metric("dead_letters_total", "counter", "events that broke the contract", [({"stream": n}, s["dead_letters"]) for n, s in now["streams"].items()])
-    accounts = ledger(daemon)["accounts"]
+    books = ledger(daemon)["accounts"]
+    told = set(list(now["rules"])[:RULES_MAX])
     metric("rule_rows_total", "counter", "rows given to a rule, by what became of them", [
-        ({"rule": row["name"], "fate": fate}, rows) for row in accounts if row["kind"] == "rule" for fate, rows in row.items()
+        ({"rule": row["name"], "fate": fate}, rows) for row in books if row["kind"] == "rule" and row["name"] in told for fate, rows in row.items()
         if fate not in ("kind", "name", "in", "difference")])
     metric("ledger_difference", "gauge", "rows unaccounted for; anything but 0 is a fault", [
-        ({"kind": row["kind"], "name": row["name"]}, row["difference"]) for row in accounts])
-    rules = {n: r for n, r in now["rules"].items() if "calls" in r}
-    metric("rule_traps_total", "counter", "calls that trapped", [({"rule": n}, r["traps"]) for n, r in rules.items()])
-    metric("rule_quarantined", "gauge", "1 while in quarantine", [({"rule": n}, int(r["state"] == "quarantined")) for n, r in rules.items()])
+        ({"kind": row["kind"], "name": row["name"]}, row["difference"]) for row in books if row["kind"] != "rule" or row["name"] in told or row["difference"]])
+    for measured in _rule_metrics(now["rules"]):
+        metric(*measured)
     for name in ("rows_sent", "rows_acked", "bytes_sent", "messages_sent"):
         metric(f"lane_{name}_total", "counter", f"{name.replace('_', ' ')} upstream", [({"lane": n}, lane[name]) for n, lane in now["lanes"].items()])
     metric("lane_rows_waiting", "gauge", "rows not acknowledged upstream", [({"lane": n}, lane["rows_waiting"]) for n, lane in now["lanes"].items()])
@@ -89,6 +95,25 @@ def metrics_text(daemon) -> str:
     if "listener" in now:
         metric("devices_connected", "gauge", "devices connected to the listener", [({}, now["listener"]["connected"])])
     return "\n".join(lines) + "\n"
+
+
+def _rule_metrics(rules):
+    running = [(name, rule) for name, rule in rules.items() if "calls" in rule]
+    shown = running[:RULES_MAX]
+
+    def samples(value):
+        return [({"rule": name}, value(rule)) for name, rule in shown]
+
+    yield "rules_not_shown", "gauge", f"rules beyond the first {RULES_MAX}, which are not in rule_ metrics", [({}, len(running) - len(shown))]
+    yield "rule_calls_total", "counter", "calls of the module", samples(lambda r: r["calls"])
+    yield "rule_traps_total", "counter", "calls that trapped", samples(lambda r: r["traps"])
+    yield "rule_quarantined", "gauge", "1 while in quarantine", samples(lambda r: int(r["state"] == "quarantined"))
+    yield "rule_cpu_seconds_total", "counter", "time in the module", samples(lambda r: r["cpu_ns"] / 1e9)
+    yield "rule_cpu_ns_per_event", "gauge", "time in the module an event, by batch, of the last calls", [
+        ({"rule": name, "quantile": quantile}, rule["cpu_ns_per_event"][p]) for name, rule in shown for quantile, p in (("0.5", "p50"), ("0.99", "p99"))]
+    yield "rule_lag_rows", "gauge", "rows that wait for CPU", samples(lambda r: r["lag_rows"])
+    yield "rule_lag_seconds", "gauge", "age of the oldest of them", samples(lambda r: r["lag_ns"] / 1e9)
+    yield "rule_memory_bytes", "gauge", "linear memory", samples(lambda r: r["memory_bytes"])
 
 
 def _escaped(label):

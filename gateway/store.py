@@ -2,8 +2,6 @@
 
 import json
 import os
-import re
-from datetime import datetime, timezone
 
 import msgpack
 
@@ -14,6 +12,7 @@ from edge.identity import schemas_of
 from edge.reading import LogReader
 from edge.records import BATCH, DEAD, SCHEMA, TICK, read_letter
 from edge.schema import Schema
+from edge.times import timestamp
 from gateway import config
 
 
@@ -122,29 +121,6 @@ def rows_of(batch, rows_max=None) -> list[dict]:
     count = len(batch) if rows_max is None else min(rows_max, len(batch))
     rows = json_rows(batch.select(range(count)) if count < len(batch) else batch)
     return [{"sequence": batch.first_sequence + i, **json.loads(row)} for i, row in enumerate(rows)]
-
-
-# --- times
-
-
-def timestamp(ns) -> str:
-    """RFC 3339 in UTC, with as many digits of the second as it takes."""
-    seconds, rest = divmod(ns, 10**9)
-    fraction = f".{rest:09d}".rstrip("0") if rest else ""
-    return f"{datetime.fromtimestamp(seconds, timezone.utc):%Y-%m-%dT%H:%M:%S}{fraction}Z"
-
-
-def nanoseconds(text) -> int:
-    """Of an ISO 8601 time; without a zone it is UTC. Raises ValueError."""
-    digits = ""
-    match = re.search(r"[.,](\d{1,9})", text)
-    if match:
-        digits, text = match[1], text[:match.start()] + text[match.end():]
-    moment = datetime.fromisoformat(text)
-    if moment.tzinfo is None:
-        moment = moment.replace(tzinfo=timezone.utc)
-    since = moment - datetime(1970, 1, 1, tzinfo=timezone.utc)
-    return (since.days * 86400 + since.seconds) * 10**9 + int(digits.ljust(9, "0") or 0)
 
 
 # --- text

@@ -1,10 +1,10 @@
-"""Quantities as people write them in a configuration: durations ("250ms", "10s", "2h") and sizes ("64KiB", "1GiB")."""
+"""Quantities as people write them in a configuration: durations ("250ms", "10s", "2h"), sizes ("64KiB", "1GiB") and parts ("80%")."""
 
 import re
 
 _DURATION = {"ns": 1, "us": 10**3, "ms": 10**6, "s": 10**9, "m": 60 * 10**9, "h": 3600 * 10**9, "d": 86400 * 10**9}
 _SIZE = {"B": 1, "kB": 10**3, "MB": 10**6, "GB": 10**9, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30, "TiB": 1 << 40}
-_QUANTITY = re.compile(r"(\d+(?:\.\d+)?)\s*([A-Za-z]+)")
+_QUANTITY = re.compile(r"(\d+(?:\.\d+)?)\s*([A-Za-z]+|%)")
 
 
 def _parse(text, units, example):
@@ -44,6 +44,23 @@ class Size(int):
 
     def __str__(self):
         return _shortest(self, {k: v for k, v in _SIZE.items() if "i" in k or k == "B"})
+
+
+class Part(float):
+    """A part of a whole, above 0 and up to 1. Part.parse("80%") == 0.8; raises ValueError."""
+
+    pattern = r"^\s*\d+(\.\d+)?\s*%\s*$"
+    summary = 'a part such as "80%"'
+
+    @classmethod
+    def parse(cls, text):
+        part = cls(_parse(text, {"%": 1e9}, "a part such as \"80%\"") / 1e11)
+        if not 0 < part <= 1:
+            raise ValueError(f"{text!r} must be above 0% and at most 100%")
+        return part
+
+    def __str__(self):
+        return f"{100 * self:g}%"
 
 
 def _shortest(value, units):

@@ -8,6 +8,8 @@ an alert; only the first lane may queue behind bytes the kernel has not taken, a
 
 The circuit: closed -> open after FAILURES_OPEN failures in a row (connections that failed, were lost, or did not
 acknowledge in time) -> half-open when a connection stands: one message at a time, until a PUBACK closes the circuit.
+
+With a mailbox (mailbox.py) the connection also takes management requests. It is the least urgent lane; nothing else is ever subscribed to.
 """
 
 import socket
@@ -24,6 +26,8 @@ FAILURES_OPEN = 3
 SEND_BUFFER_BYTES = 64 << 10         # an alert waits behind this many bulk bytes at most (the kernel doubles it)
 PACKET_BYTES_MIN = 2048              # a server that takes less would turn ordinary rows into dead letters
 SLOWEST_LINK = 2048                  # bytes per second that a PUBACK's deadline allows for
+PACKET_IN_BYTES_MAX = 128 << 10      # that the server may send; a longer one ends the connection
+REQUESTS_IN_FLIGHT_MAX = 8           # Receive Maximum
 
 
 class Link(Client):
@@ -47,6 +51,11 @@ class Link(Client):
         self.max_inflight_messages_set(0)
         super().connect_async(*args, **options)
 
+    def _sock_recv(self, size):
+        if size > PACKET_IN_BYTES_MAX:       # paho asks for all of a packet at once
+            raise ConnectionError(f"a packet of {size} bytes")
+        return super()._sock_recv(size)
+
     def limit(self, name):
         """A CONNACK property by paho's name; None if the server set none."""
         return getattr(self.limits, name, None)
@@ -64,12 +73,13 @@ class Link(Client):
 class Upstream:
     """Publishes for `lanes` to host:port. client_options: what Client takes (version, username, password, tls, keepalive_s).
 
-    on_event(name, message) hears of connections, for the log.
+    on_event(name, message) hears of connections, for the log. mailbox: a Mailbox, or None.
     """
 
-    def __init__(self, reactor, lanes, *, host, port, client_id, version=5, ack_timeout_s=30.0, on_event=None, **client_options):
+    def __init__(self, reactor, lanes, *, host, port, client_id, version=5, ack_timeout_s=30.0, on_event=None, mailbox=None, **client_options):
         self._reactor = reactor
-        self._lanes = sorted(lanes, key=lambda lane: lane.policy.priority)
+        self._mailbox = mailbox
+        self._lanes = sorted([*lanes, mailbox] if mailbox else lanes, key=lambda lane: lane.policy.priority)
         self._in_flight = {}         # packet id -> Message
         self._bytes_in_flight = 0
         self._ack_timeout_s = ack_timeout_s
@@ -84,7 +94,11 @@ class Upstream:
         self.error = ""              # the server cannot be used at all
         self._link = Link(reactor, host=host, port=port, client_id=client_id, version=version, clean_session=True,
                           on_connected=self._connected, on_disconnected=self._disconnected, on_published=self._published,
-                          on_event=self._event, on_drained=self._queue_pump, **client_options)
+                          on_event=self._event, on_drained=self._queue_pump, **client_options,
+                          connect_properties={"MaximumPacketSize": PACKET_IN_BYTES_MAX, "ReceiveMaximum": REQUESTS_IN_FLIGHT_MAX} if mailbox else None)
+        if mailbox is not None:
+            self._link.on_message = lambda client, data, message: mailbox.take(message.topic, message.payload, message.retain, message.properties)
+            self._link.on_subscribe = lambda client, data, mid, reasons, properties: self._subscribed(reasons[0])
         self._content = _content_properties() if version == 5 else None
         for lane in self._lanes:
             lane.upstream = self
@@ -115,7 +129,8 @@ class Upstream:
             "where": link.where, "circuit": self.state, "connection": link.status, "error": self.error or link.last_error,
             "connects": link.connects, "failures": self._failures, "ack_timeouts": self.ack_timeouts,
             "in_flight": len(self._in_flight), "bytes_in_flight": self._bytes_in_flight,
-            "lanes": {lane.name: lane.status(time_ns()) for lane in self._lanes},
+            "lanes": {lane.name: lane.status(time_ns()) for lane in self._lanes if lane is not self._mailbox},
+            **({"manage": self._mailbox.status()} if self._mailbox else {}),
         }
 
     def pump(self):
@@ -160,7 +175,7 @@ class Upstream:
         return len(self._in_flight) >= (1 if self._failures >= FAILURES_OPEN else self._messages_max)
 
     def _send(self, message, now):
-        properties = self._content[message.content_type] if self._content else None
+        properties = message.properties or self._content[message.content_type] if self._content else None
         info = self._link.publish(message.topic, message.payload, 1, message.retain, properties)
         if info.mid in self._in_flight:
             # All packet ids have come round while this one waits: the server forgot it.
@@ -247,7 +262,16 @@ class Upstream:
         self._messages_max = self._link.limit("ReceiveMaximum") or 65535
         for lane in self._lanes:
             lane.connected(packet_bytes_max)
+        if self._mailbox is not None:
+            self._link.subscribe(self._mailbox.topic_in, 1)
         self.pump()
+
+    def _subscribed(self, reason):
+        self._mailbox.listening = not reason.is_failure
+        if reason.is_failure:
+            self._mailbox.refusal = f"the server refuses the subscription to {self._mailbox.topic_in}: {reason}"
+            if self._on_event is not None:
+                self._on_event("refused", self._mailbox.refusal)
 
     def _disconnected(self, reason):
         self._in_flight.clear()

@@ -15,7 +15,8 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 PACKAGES = {"edge": "edge", "gateway": "gateway", "firmware-sim/firmware_sim": "firmware_sim", "firmware-sim/scenarios": "firmware_sim/scenarios",
-            "rules/ready": "tidegate_rules"}
+            "rules/ready": "tidegate_rules", "rules/rulec": "rulec", **{f"rules/{sdk}": f"rulec/sdk/{sdk}" for sdk in ("c", "assemblyscript", "rust")}}
+DATA = (".py", ".wasm", ".toml", ".csv", ".pxd", ".samples", ".h", ".ts", ".rs", "/flags")
 
 
 def call(*command, cwd):
@@ -78,14 +79,14 @@ def test_the_sdist_has_every_source_and_no_product(sdist):
     wanted = {name for name in tracked() if name.endswith((".pyx", ".pxd", ".py")) and installed_name(name)}
     assert len([name for name in wanted if name.endswith(".pxd")]) > 10
     assert wanted <= names
-    assert not [name for name in names if name.endswith((".so", ".c", ".o", ".pyc")) or name.startswith("tests")]
+    assert not [name for name in names if name.endswith((".so", ".c", ".o", ".pyc")) and "/templates/" not in name or name.startswith("tests")]
 
 
 def test_the_wheel_has_what_runs_and_nothing_else(wheel):
     with zipfile.ZipFile(wheel) as archive:
         names = {name for name in archive.namelist() if ".dist-info/" not in name}
     files = tracked()
-    wanted = {installed_name(name) for name in files if installed_name(name) and name.endswith((".py", ".wasm", ".toml", ".csv", ".pxd"))}
+    wanted = {installed_name(name) for name in files if installed_name(name) and (name.endswith(DATA) or "/templates/" in name)}
     suffix = sysconfig.get_config_var("EXT_SUFFIX")
     wanted |= {installed_name(name).removesuffix(".pyx") + suffix for name in files if installed_name(name) and name.endswith(".pyx")}
     assert names == wanted
@@ -102,6 +103,14 @@ def test_the_installed_gateway_runs_the_demo(environment, tmp_path):
     assert result["ok"] and result["rules"]["climate"]["out"] > 0
     assert call(environment / "tidegate", "check", "-c", "demo/tidegate.toml", cwd=tmp_path).endswith("ok\n")
     assert "good" in call(environment / "tidegate", "buffer", "verify", "-c", "demo/tidegate.toml", cwd=tmp_path)
+
+
+def test_the_installed_package_makes_rules(environment, tmp_path):
+    """Templates, the SDK of C and the template of SQL, all from the wheel."""
+    for language in ("sql", "c"):
+        call(environment / "tidegate", "rule", "new", language, "--lang", language, cwd=tmp_path)
+        call(environment / "tidegate", "rule", "build", language, cwd=tmp_path)
+        assert "4 cases" in call(environment / "tidegate", "rule", "test", cwd=tmp_path / language)
 
 
 def test_a_notebook_needs_one_import(environment, tmp_path):

@@ -196,7 +196,7 @@ def _report(result):
     for name, stream in result["streams"].items():
         print(f"  stream {name:10} {stream['events']:8,} events, {stream['dead_letters']} dead letters")
     for name, rule in result["rules"].items():
-        print(f"  rule   {name:10} {rule['in']:8,} in {rule['out']:8,} out   {rule['cpu_ns_per_event']:7.0f} ns an event")
+        print(f"  rule   {name:10} {rule['in']:8,} in {rule['out']:8,} out   {rule['cpu_ns_per_event']['p50']:7.0f} ns an event")
     for name, lane in result["lanes"].items():
         print(f"  lane   {name:10} {lane['rows_acked']:8,} rows acknowledged in {lane['messages_acked']:,} messages, {lane['bytes_acked']:,} bytes")
     print("\nledger")

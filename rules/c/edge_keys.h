@@ -142,12 +142,16 @@ TG_INLINE tg_key *tg_key_of(uint32_t row) {
     return tg_keys.now = k ? k : tg_key_touch(c);
 }
 
-/* Calls `use` for each row with the state of its key; then `on_watermark` (or 0) for each key of the batch. */
-TG_INLINE void each_by_key(void (*use)(event, void *), void (*on_watermark)(void *, int64_t)) {
+TG_INLINE bool tg_always(event e) { (void)e; return true; }
+
+/* Calls `use` for each row that `counts` with the state of its key; then `on_watermark` (or 0) for each key of the batch. */
+TG_INLINE void each_by_key_where(bool (*counts)(event), void (*use)(event, void *), void (*on_watermark)(void *, int64_t)) {
     tg_keys_begin(on_watermark);
-    for (uint32_t r = 0; r < tg_now->rows; r++) if (!tg_usable || tg_bit(tg_usable, r)) use((event){r}, tg_state(tg_key_of(r)));
+    for (uint32_t r = 0; r < tg_now->rows; r++)
+        if ((!tg_usable || tg_bit(tg_usable, r)) && counts((event){r})) use((event){r}, tg_state(tg_key_of(r)));
     tg_keys_end();
 }
+TG_INLINE void each_by_key(void (*use)(event, void *), void (*on_watermark)(void *, int64_t)) { each_by_key_where(tg_always, use, on_watermark); }
 
 /* Selects the rows for which `passes` says so, given the state of their key. */
 TG_INLINE void filter_by_key(bool (*passes)(event, void *), void (*on_watermark)(void *, int64_t)) {

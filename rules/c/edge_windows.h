@@ -78,17 +78,15 @@ TG_INLINE void windows_add(event e, windows *ws, void (*add)(event, void *), voi
     else tg_windows_add(e, ws, add, close);
 }
 
-TG_INLINE bool tg_always(event e) { (void)e; return true; }
-
 /* void add(event, tally *) and void close(const window *, tally *): a tally is zeroed when its window opens. open() calls window_every().
-   With bool counts(event), other events neither open a window nor are late. */
+   With bool counts(event), it is as if other events were not there. */
 #define WINDOWED(open, tally, add, close) WINDOWED_WHERE(open, tally, tg_always, add, close)
 #define WINDOWED_WHERE(open, tally, counts, add, close)                                                               \
     static void tg_add(event e, void *t) { add(e, (tally *)t); }                                                      \
     static void tg_shut(const window *w, void *t) { close(w, (tally *)t); }                                           \
-    static void tg_use_state(event e, void *s) { if (counts(e)) windows_add(e, s, tg_add, tg_shut); }                 \
+    static void tg_use_state(event e, void *s) { windows_add(e, s, tg_add, tg_shut); }                                \
     static void tg_tell(void *s, int64_t w) { windows_close(s, w, tg_shut); }                                         \
-    static void tg_do(void) { each_by_key(tg_use_state, tg_tell); }                                                   \
+    static void tg_do(void) { each_by_key_where(counts, tg_use_state, tg_tell); }                                     \
     static void tg_opened(void) { keep_by_key(sizeof(windows)); tg_windows.bytes = sizeof(tally); open(); }           \
     RULE_ENTRY(tg_opened, tg_do)                                                                                      \
     TAKE_OVER(0, 0)

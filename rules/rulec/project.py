@@ -189,6 +189,8 @@ def _places(rule, problems):
             name = getattr(side, role)
             if name is not None and types.get(name) != wanted:
                 problems.append((f"{place}.{role}", f"{name!r} is not a field of type {wanted}; put it under [{place}.fields]"))
+    if rule.language == "sql" and rule.state != 1:
+        problems.append(("state", "is made of the query where the language is SQL: leave it out"))
     if Path(rule.source).is_absolute() or ".." in Path(rule.source).parts:
         problems.append(("source", f"{rule.source!r} is not in the rule's folder"))
 

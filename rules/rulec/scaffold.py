@@ -5,10 +5,12 @@ from pathlib import Path
 from string import Template
 
 from edge.errors import ConfigError
+from rulec import toolchain
 from rulec.project import CASES, FILE
 
 TEMPLATES = Path(__file__).parent / "templates"
 ENDINGS = {"sql": "sql", "c": "c", "assemblyscript": "ts", "rust": "rs"}
+SDK_FILES = {"assemblyscript": ["edge_rule.ts"], "rust": ["edge_rule.rs"]}        # that stand beside the source
 TOOLCHAINS = {
     "sql": "SQL needs no other tool.",
     "c": "C needs one: `pip install ziglang==0.17.1`",
@@ -30,6 +32,8 @@ def scaffold(parent, name, language) -> list[Path]:
     files = {FILE: Template(rule).substitute(values), CASES: cases, "README.md": Template(readme).substitute(values)}
     for file in sorted((TEMPLATES / language).iterdir()):
         files[source if file.stem == "rule" else file.name] = file.read_text()
+    for file in SDK_FILES.get(language, ()):
+        files[file] = (toolchain.sdk(language) / file).read_text()
     try:
         folder.mkdir(parents=True)
         for file, text in files.items():

@@ -25,7 +25,13 @@ def missing(what, command) -> ConfigError:
 
 def find(program, *folders) -> str | None:
     """A program in one of these folders, then on the PATH."""
-    return shutil.which(program, path=os.pathsep.join(map(str, folders))) or shutil.which(program)
+    return shutil.which(program, path=os.pathsep.join(str(Path(folder).absolute()) for folder in folders)) or shutil.which(program)
+
+
+def every(program) -> list[str]:
+    """All programs of this name on the PATH, in its order."""
+    found = (shutil.which(program, path=folder) for folder in os.environ.get("PATH", os.defpath).split(os.pathsep) if folder)
+    return [path for path in found if path]
 
 
 def run(command, folder):

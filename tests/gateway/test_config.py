@@ -7,7 +7,7 @@ import msgspec
 import pytest
 
 from gateway import config, spec
-from gateway.units import Duration, Size
+from gateway.units import Duration, Part, Size
 
 GOOD = """
 [gateway]
@@ -120,6 +120,18 @@ def test_durations(text, value):
 def test_sizes(text, value):
     assert Size.parse(text) == value
     assert Size.parse(str(Size(value))) == value
+
+
+@pytest.mark.parametrize(("text", "value"), [("80%", 0.8), ("100 %", 1), ("0.5%", 0.005)])
+def test_parts(text, value):
+    assert Part.parse(text) == value
+    assert Part.parse(str(Part(value))) == value
+
+
+@pytest.mark.parametrize("text", ["0%", "101%", "80", "0.8", "%", "80ms"])
+def test_no_part_of_a_whole_is_refused(text):
+    with pytest.raises(ValueError, match="%"):
+        Part.parse(text)
 
 
 def test_the_good_configuration_is_toml():

@@ -11,6 +11,7 @@ child of their own, the others are compiled in this process by the same settings
 """
 
 import argparse
+import ctypes
 import gc
 import json
 import random
@@ -79,7 +80,10 @@ module = "deadband"
 params = { field = "t_mean", change = 0.5 }
 [lanes.all]
 streams = ["high", "mean", "means"]
-quota = "64MiB"
+quota = "4MiB"
+[journal]
+quota = "8MiB"
+dead_letters = "4MiB"
 """
 
 
@@ -161,6 +165,14 @@ class Run:
         self.overrun_ns = 0
 
     def module(self, label, wasm, child):
+        """Let a module do its worst. What runs past its time is tried again: only one that does so twice is slow, not the machine."""
+        if self._let_loose(label, wasm, child) > OVERRUN_NS_MAX:
+            again = self._let_loose(label, wasm, child)
+            if again > OVERRUN_NS_MAX:
+                self.broken.append(f"{label}: stopped {again / 1e6:.0f} ms after its time")
+
+    def _let_loose(self, label, wasm, child) -> int:
+        """Nanoseconds of CPU time that it was stopped too late."""
         self.nursery.child = child or label.startswith("bomb")
         try:
             module = m.checked(wasm)
@@ -169,29 +181,34 @@ class Run:
             Schema.from_dict(rule.output_schema.to_dict())
         except (RuleError, ConfigError) as error:
             self.fates[f"refused: {getattr(error, 'code', 'parameters')}"] += 1
-            return
+            return 0
         stage = self.with_it.attach(rule)
         self.with_it.traps.clear()
-        for _ in range(BATCHES):
-            self._batch(label)
+        overrun_ns = max(self._batch(label) for _ in range(BATCHES))
         self.with_it.detach(stage)
+        self.overrun_ns = max(self.overrun_ns, overrun_ns)
         self.fates["quarantined" if rule.quarantined else "trapped" if self.with_it.traps else "ran"] += 1
+        return overrun_ns
+
+    def checkpoint(self):
+        """The logs on the disks in memory stay small."""
+        for line in (self.with_it, self.without):
+            line.core.checkpoint()
 
     def _batch(self, label):
         payloads = [self._event() for _ in range(ROWS)]
         self.now_ns += S
         traps = len(self.with_it.traps)
-        took = self.with_it.turn(payloads, self.now_ns)
-        usual = self.without.turn(payloads, self.now_ns)
-        if any(error.code == "limit" for error in self.with_it.traps[traps:]):
-            overrun = int((took - usual) * 1e9) - BUDGET_NS
-            self.overrun_ns = max(self.overrun_ns, overrun)
-            if overrun > OVERRUN_NS_MAX:
-                self.broken.append(f"{label}: stopped {overrun / 1e6:.0f} ms after its time")
+        turns = [(line, line.turn) for line in (self.with_it, self.without)]
+        turns = turns if self.sent // ROWS % 2 else turns[::-1]          # who comes second finds the caches warm
+        took_by = {line: turn(payloads, self.now_ns) for line, turn in turns}
+        took, usual = took_by[self.with_it], took_by[self.without]
         if self.with_it.put_out != self.without.put_out:
             self.broken.append(f"{label}: what the other rules put out changed")
         self.with_it.put_out.clear()
         self.without.put_out.clear()
+        late = any(error.code == "limit" for error in self.with_it.traps[traps:])
+        return int((took - usual) * 1e9) - BUDGET_NS if late else 0
 
     def _event(self):
         self.sent += 1
@@ -206,11 +223,11 @@ def run(seed, first, count, child_every):
         for i in range(first, first + count):
             label, wasm = hostile_modules.module(seed, i)
             it.module(label, wasm, i % child_every == 0)
+            if i % 50 == 0:
+                it.checkpoint()
             if i - first == min(200, count // 2):    # buffers have their size by then
-                gc.collect()
-                before = rss_bytes()
-        gc.collect()
-        growth = rss_bytes() - before
+                before = settled_bytes()
+        growth = settled_bytes() - before
         if growth > GROWTH_BYTES_MAX:
             it.broken.append(f"memory grew by {growth} bytes")
         quiet, beside = (statistics.quantiles(line.times, n=100)[98] for line in (it.without, it.with_it)) if len(it.with_it.times) > 10 else (1, 1)
@@ -222,7 +239,10 @@ def run(seed, first, count, child_every):
                 "growth_mb": round(growth / 1e6, 2), "seconds": round(time.monotonic() - began, 1), "binaryen": bool(hostile_modules.BINARYEN)}, it.broken
 
 
-def rss_bytes():
+def settled_bytes():
+    """Resident memory, after what is free was given back."""
+    gc.collect()
+    ctypes.CDLL(None).malloc_trim(0)
     return int(Path("/proc/self/statm").read_text().split()[1]) * 4096
 
 

@@ -1,9 +1,8 @@
 """Disks that fail: MemoryDisk loses what a power cut would lose, FaultyDisk refuses operations on command."""
 
 import errno
-import random
 
-from edge.disk import Disk
+from edge.memory import File, Memory, resize, write
 
 SECTOR = 512
 
@@ -12,35 +11,25 @@ class PowerCut(Exception):
     """The machine is off. Not an OSError: nothing under test may catch it."""
 
 
-class Node:
+class Node(File):
     """A file: its bytes now, its bytes on stable storage, and the changes between the two in order."""
 
     def __init__(self, data=b""):
-        self.data, self.stable, self.changes = bytearray(data), bytes(data), []
+        super().__init__(data)
+        self.stable, self.changes = bytes(data), []
 
 
-def write(data, offset, piece):
-    if len(data) < offset:
-        data.extend(bytes(offset - len(data)))
-    data[offset:offset + len(piece)] = piece
-
-
-def resize(data, size):
-    del data[size:]
-    data.extend(bytes(size - len(data)))
-
-
-class MemoryDisk(Disk):
+class MemoryDisk(Memory):
     """Files in RAM. `cut_at`: the number of the operation at which the power goes (None: never). Directory entries and file bytes are
     separate: each survives a cut for sure only after its own sync, and otherwise in any part: sectors of writes, entries one by one."""
 
+    file = Node
+
     def __init__(self, files=(), seed=0, cut_at=None):
-        self.files = {path: Node(data) for path, data in dict(files).items()}
+        super().__init__(files, seed)
         self.stable = dict(self.files)
         self.pending = []            # ("link", path, node) | ("unlink", path)
-        self.open_files, self.locked = {}, {}
-        self.fd = 100
-        self.seed, self.random = seed, random.Random(seed)
+        self.seed = seed
         self.operations, self.cut_at = 0, cut_at
         self.trace = []
 
@@ -79,51 +68,31 @@ class MemoryDisk(Disk):
                 offset, piece = offset + n, piece[n:]
         return bytes(data)
 
-    def _node(self, path):
-        if path not in self.files:
-            raise FileNotFoundError(errno.ENOENT, "no such file", path)
-        return self.files[path]
-
-    def _opened(self, path, node):
-        self.fd += 1
-        self.open_files[self.fd] = (path, node)
-        return self.fd
-
     def create(self, path):
         self.operate("create", path)
-        if path in self.files:
-            raise FileExistsError(errno.EEXIST, "file exists", path)
-        node = self.files[path] = Node()
-        self.pending.append(("link", path, node))
-        return self._opened(path, node)
+        fd = super().create(path)
+        self.pending.append(("link", path, self.files[path]))
+        return fd
 
     def open(self, path):
         self.operate("open", path)
-        return self._opened(path, self._node(path))
-
-    def close(self, fd):
-        if fd in self.locked:
-            del self.locked[fd]
-        else:
-            del self.open_files[fd]
+        return super().open(path)
 
     def pwrite(self, fd, data, offset):
         path, node = self.open_files[fd]
         self.operate("pwrite", path)
-        write(node.data, offset, bytes(data))
         node.changes.append(("write", offset, bytes(data)))
-        return len(data)
+        return super().pwrite(fd, data, offset)
 
     def pread(self, fd, size, offset):
-        path, node = self.open_files[fd]
-        self.operate("pread", path)
-        return bytes(node.data[offset:offset + size])
+        self.operate("pread", self.open_files[fd][0])
+        return super().pread(fd, size, offset)
 
     def truncate(self, fd, size):
         path, node = self.open_files[fd]
         self.operate("truncate", path)
-        resize(node.data, size)
         node.changes.append(("truncate", size, b""))
+        super().truncate(fd, size)
 
     def fdatasync(self, fd):
         path, node = self.open_files[fd]
@@ -147,15 +116,12 @@ class MemoryDisk(Disk):
 
     def rename(self, old, new):
         self.operate("rename", old)
-        node = self._node(old)
-        del self.files[old]
-        self.files[new] = node
-        self.pending += [("link", new, node), ("unlink", old)]
+        super().rename(old, new)
+        self.pending += [("link", new, self.files[new]), ("unlink", old)]
 
     def unlink(self, path):
         self.operate("unlink", path)
-        self._node(path)
-        del self.files[path]
+        super().unlink(path)
         self.pending.append(("unlink", path))
 
     def mkdir(self, path):
@@ -163,24 +129,11 @@ class MemoryDisk(Disk):
 
     def listdir(self, path):
         self.operate("listdir", path)
-        return [p[len(path) + 1:] for p in self.files if p.startswith(path + "/") and "/" not in p[len(path) + 1:]]
-
-    def size(self, fd):
-        return len(self.open_files[fd][1].data)
-
-    def free_bytes(self, path):
-        return 1 << 40
+        return super().listdir(path)
 
     def lock(self, directory):
         self.operate("lock", directory)
-        if directory in self.locked.values():
-            raise BlockingIOError(errno.EWOULDBLOCK, "locked", directory)
-        self.fd += 1
-        self.locked[self.fd] = directory
-        return self.fd
-
-    def entropy(self, size):
-        return self.random.randbytes(size)
+        return super().lock(directory)
 
 
 class FaultyDisk(MemoryDisk):

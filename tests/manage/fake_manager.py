@@ -5,9 +5,10 @@ import hashlib
 import threading
 import time
 
-from edge.errors import RuleError, TidegateError
+from edge.errors import RuleError
 from gateway.control import Control
 from gateway.reactor import Reactor
+from gateway.requests import Unknown
 
 
 class FakeManager:
@@ -37,6 +38,8 @@ class FakeManager:
     def _upload_chunk(self, request):
         if request["digest"] in self.complete:
             return {"offset": len(self.complete[request["digest"]])}
+        if request["digest"] not in self.uploads:
+            raise RuleError("begin it", code="unknown")
         size, have = self.uploads[request["digest"]]
         if request["offset"] == len(have):
             have += base64.b64decode(request["data"])
@@ -47,16 +50,45 @@ class FakeManager:
         return {"offset": len(have)}
 
     def _rule_push(self, request):
-        return {"job": "1"}
+        return job("push")
+
+    _rule_set = _rule_enable = _rule_disable = lambda self, request: job(request["do"])
+
+    def _rule_rm(self, request):
+        return job("removed") if "rule" in request else {"removed": request["version"]}
+
+    def _job(self, request):
+        return job("push", request["id"])
+
+    def _rule_ls(self, request):
+        running = {"rule": "hot", "input": "env", "version": "hot@1", "digest": "0" * 64, "params": {"limit": 3.0}, "limits": None, "lanes": [], "enabled": True,
+                   "previous": None, "shadow": None, "configured": False, "state": "active", "in": 5}
+        version = {"label": "hot@1", "name": "hot", "version": 1, "digest": "0" * 64, "file": "1" * 64, "size": 5, "who": "local:0", "when_ns": 1, "signed_by": "",
+                   "summary": ""}
+        return {"rules": [running], "versions": [version]}
+
+    def _rule_logs(self, request):
+        return {"rule": request["rule"], "events": []}
+
+    def _rule_audit(self, request):
+        return {"lines": [], "head": [0, "0" * 64], "broken": None}
+
+    def _tail(self, request):
+        return {"rows": [{"sequence": 1}], "next": 1, "seen": 1, "sampled": 1}
 
     def _rule_show(self, request):
-        raise TidegateError(f"there is no rule {request['rule']!r}")
+        raise Unknown(f"there is no rule {request['rule']!r}")
 
     def _rule_rollback(self, request):
         raise RuleError("there is no version before")
 
     def _rule_promote(self, request):
         raise ZeroDivisionError("a bug")
+
+
+def job(what, number="1"):
+    return {"job": number, "what": what, "rule": "hot", "version": "hot@1", "state": "done", "policy": "keep", "progress": 1.0, "error": "", "fault": "", "notes": [],
+            "report": None}
 
 
 class Box:

@@ -12,10 +12,13 @@ from module_maker import rule
 from rule_module import MANIFEST, STREAM, module, with_manifest
 
 from edge.errors import TidegateError
-from edge.module import Module
+from edge.module import CASES_SECTION, Module, with_section
 from gateway.admission import WAITING_MAX, Admission
 from gateway.reactor import Reactor
 from rulec import keys
+
+
+RUNNING = {"input": "s", "params": {}, "limits": None, "name": "hot", "version": 2, "digest": "0"}
 
 
 @pytest.fixture
@@ -30,11 +33,12 @@ def cache(tmp_path_factory):
     return str(tmp_path_factory.mktemp("admission") / "compiled")
 
 
-def question(tmp_path, cache, wasm, **changes):
+def question(tmp_path, cache, wasm, running=None, **changes):
     path = tmp_path / "module.wasm"
     path.write_bytes(wasm)
-    return {"path": str(path), "file": hashlib.sha256(wasm).hexdigest(), "name": "probe", "cache": cache, "policy": "optional", "keys": {}, "floor": None,
-            "force": False} | changes
+    asked = {"rule": None, "input": None, "params": None, "limits": None} | {n: changes.pop(n) for n in ("rule", "input", "params", "limits") if n in changes}
+    return {"path": str(path), "file": hashlib.sha256(wasm).hexdigest(), "cache": cache, "policy": "optional", "keys": {}, "force": False, "asked": asked,
+            "rules": {"hot": RUNNING | running} if running else {}, "streams": {"s": STREAM.to_dict()}, "inputs": ["s"]} | changes
 
 
 def wait(reactor, reports, count=1, timeout_s=60):
@@ -60,26 +64,27 @@ def examine(reactor, asked, **options):
 
 
 def test_a_sound_module_is_examined_compiled_and_told_of(reactor, tmp_path, cache):
-    bound = {"schema": STREAM.to_dict(), "params": {}, "limits": None}
-    report = examine(reactor, question(tmp_path, cache, rule("hot", 3), input=bound, floor={"name": "hot", "version": 2, "digest": "0"}))
+    report = examine(reactor, question(tmp_path, cache, rule("hot", 3), running={"version": 2}))
     assert report["ok"], report
     assert [c["check"] for c in report["checks"]] == ["module", "signature", "version", "code", "input"]
     assert report["module"]["digest"] == Module(rule("hot", 3)).digest and report["signed_by"] == ""
+    assert report["plan"] == {"rule": "hot", "input": "s", "params": {}, "limits": None}
     assert any(name.endswith(".cwasm") for name in os.listdir(cache)), "the daemon will map it"
 
 
-BOUND = {"schema": STREAM.to_dict(), "params": {}, "limits": None}
 POOR = STREAM.to_dict() | {"fields": [f for f in STREAM.to_dict()["fields"] if f[0] != "t"]}
 REFUSALS = {                             # name: (module, question, what the reason says, the last check passed)
     "junk": (b"\0asm junk", {}, "version 1 is supported", None),
     "imports": (with_manifest(wasmtime.wat2wasm('(module (import "a" "b" (func)))'), MANIFEST), {}, "imports a.b; a rule imports nothing", None),
     "invalid code": (rule().replace(b"\x20\x00", b"\x20\x7f", 1), {}, "not a module for rules", "signature"),
     "unsigned": (rule(), {"policy": "required"}, "is not signed", "module"),
-    "older": (rule("hot", 1), {"floor": {"name": "hot", "version": 2, "digest": "0"}}, "does not come after version 2.*rollback", "signature"),
-    "the same version": (rule("hot", 2), {"floor": {"name": "hot", "version": 2, "digest": "0"}}, "does not come after version 2", "signature"),
-    "an endless start": (module(opens="(loop (result i32) (br 0))"), {"input": BOUND}, "longer than 10 ms", "code"),
-    "a parameter": (rule(), {"input": BOUND | {"params": {"limt": 3}}}, "no parameter 'limt'", "code"),
-    "a missing field": (rule(), {"input": BOUND | {"schema": POOR}}, "t", "code"),
+    "older": (rule("hot", 1), {"running": {"version": 2}}, "does not come after version 2.*rollback", "signature"),
+    "the same version": (rule("hot", 2), {"running": {"version": 2}}, "does not come after version 2", "signature"),
+    "an endless start": (module(opens="(loop (result i32) (br 0))"), {}, "longer than 10 ms", "code"),
+    "a parameter": (rule(), {"params": {"limt": 3}}, "no parameter 'limt'", "code"),
+    "an unknown stream": (rule(), {"input": "x"}, "no stream or rule 'x' to read; there are s", "signature"),
+    "no stream named": (rule(), {"streams": {"s": POOR, "u": POOR}, "inputs": ["s", "u"]}, "which stream shall probe read.*there are s, u", "signature"),
+    "a missing field": (rule(), {"streams": {"s": POOR}}, "t", "code"),
 }
 
 
@@ -93,7 +98,7 @@ def test_what_may_not_run_is_refused_with_the_reason(reactor, tmp_path, cache, n
 
 
 def test_an_older_version_may_be_forced(reactor, tmp_path, cache):
-    report = examine(reactor, question(tmp_path, cache, rule("hot", 1), floor={"name": "hot", "version": 2, "digest": "0"}, force=True))
+    report = examine(reactor, question(tmp_path, cache, rule("hot", 1), running={"version": 2}, force=True))
     assert report["ok"] and "1 after 2, forced" in [c["said"] for c in report["checks"]]
 
 
@@ -106,6 +111,28 @@ def test_the_signer_is_found_out_and_a_changed_module_refused(reactor, tmp_path,
     assert changed != signed
     report = examine(reactor, question(tmp_path, cache, changed, **asked | {"policy": "optional"}))
     assert not report["ok"] and "changed after it was signed" in report["why"]
+
+
+CASES = """FIELD id str
+FIELD t f64
+
+CASE above four
+IN {"id": "a", "t": 5.0}
+OUT {"id": "a", "t": 5.0}
+
+CASE below
+IN {"id": "a", "t": %s}
+"""
+
+
+def test_the_embedded_samples_are_run(reactor, tmp_path, cache):
+    report = examine(reactor, question(tmp_path, cache, with_section(rule(), CASES_SECTION, (CASES % "3.0").encode())))
+    assert report["ok"] and report["checks"][-1] == report["checks"][-1] | {"check": "samples", "said": "2 passed"}
+    report = examine(reactor, question(tmp_path, cache, with_section(rule(), CASES_SECTION, (CASES % "5.0").encode())))
+    assert not report["ok"] and "1 of its 2 samples fail, the first is 'below'" in report["why"]
+    assert any(line.startswith("+") and "OUT" in line for line in report["details"]), report["details"]
+    report = examine(reactor, question(tmp_path, cache, with_section(rule(), CASES_SECTION, b"IN nonsense")))
+    assert not report["ok"] and "the embedded samples:1" in report["why"] and report["fault"] == "rule"
 
 
 def test_bytes_that_are_not_those_that_came_are_refused(reactor, tmp_path, cache):

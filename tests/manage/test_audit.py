@@ -61,10 +61,10 @@ def test_long_and_strange_details_are_cut_not_refused():
 @pytest.mark.parametrize("survival", [0, 0.5, 1])
 def test_a_power_cut_at_any_operation_keeps_what_was_returned_and_trims_the_rest(survival):
     def history(disk, done):
-        for start in (0, 8, 16):
+        for start in (0, 5, 10):
             log = log_on(disk, file_bytes_max=600)
-            for i in range(start, start + 8):
-                log.append("local:0", "admitted", number=i, text="x" * (i * 90 % 700))
+            for i in range(start, start + 5):
+                log.append("local:0", "admitted", number=i, text="x" * (350 + i * 130 % 150))
                 done.append(i)
             log.close()
 

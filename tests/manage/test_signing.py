@@ -1,6 +1,8 @@
 """Signatures: a rule is what was signed, by whom the configuration says, or it is refused."""
 
 import base64
+import subprocess
+import sys
 
 import pytest
 from hypothesis import given, settings
@@ -110,3 +112,9 @@ def test_the_commands_make_a_key_and_sign_with_it(tmp_path, capsys):
     for wrong, says in ((tmp_path / "junk", "no private key"), (tmp_path / "none", "keygen")):
         assert cli.main(["rule", "sign", str(file), "--key", str(wrong)]) == 2
         assert says in capsys.readouterr().err
+
+
+def test_reading_a_configuration_loads_no_cryptography():
+    """gateway.lean comes after it, and leaves OpenSSL out where nothing needs it."""
+    code = "import sys, gateway.config; print([name for name in ('_hashlib', '_ssl', 'cryptography') if name in sys.modules])"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"

@@ -12,7 +12,7 @@ from edge.disk import Disk
 from edge.errors import DiskError
 from edge.log import Log
 from edge.reading import LogReader
-from gateway.store import nanoseconds, timestamp
+from edge.times import nanoseconds, timestamp
 from written_world import START_NS, STEP_NS, World, answer, fingerprint, tidegate
 
 

@@ -3,7 +3,7 @@
 import pytest
 
 from edge.records import LETTER_BYTES_MAX
-from gateway.store import timestamp
+from edge.times import timestamp
 from written_world import START_NS, STEP_NS, World, answer, tidegate
 
 TRAP = [(b"env/d1", b'{"temp": 20}'), (b"env/d2", b'{"temp": 95.5}')]

@@ -66,6 +66,13 @@ def test_a_module_has_one_manifest(tmp_path):
         build.build(folder)
 
 
+def test_a_mistake_in_the_samples_is_named_with_its_line(tmp_path, capsys):
+    folder = made(tmp_path)
+    (folder / "cases.samples").write_text("CASE one\nINN {}\n")
+    assert cli.main(["rule", "build", str(folder)]) == 2
+    assert "cases.samples:2: 'INN' begins no line; did you mean IN?" in capsys.readouterr().err
+
+
 def test_samples_that_are_too_long_are_refused(tmp_path):
     folder = made(tmp_path)
     with open(folder / "cases.samples", "a") as cases:
@@ -102,3 +109,24 @@ def test_a_new_rule_has_all_its_files(language, tmp_path):
 def test_a_name_that_is_none_is_refused(name, tmp_path):
     with pytest.raises(ConfigError, match="is no name for a rule"):
         scaffold(tmp_path, name, "c")
+
+
+def test_sql_takes_its_manifest_from_rule_toml(tmp_path):
+    folder = made(tmp_path, "sql")
+    text = (folder / "rule.toml").read_text()
+    (folder / "rule.toml").write_text(text + '\n[parameters.strict]\ntype = "bool"\ndefault = false\nsummary = "nothing"\n')
+    with open(folder / "warm.sql", "r+") as query:
+        changed = query.read().replace("temp > :limit", "temp > :limit AND NOT :strict")
+        query.seek(0)
+        query.write(changed)
+    manifest = Module(build.build(folder)).manifest
+    assert [(p.name, p.default, p.required) for p in manifest.parameters][:3] == [("limit", 30.0, False), ("skip", "test bench", False), ("strict", False, False)]
+    assert (manifest.limits.memory_bytes, manifest.outputs[-1].name) == (4194304, "temp_avg")
+    assert ("temp", True, "°C") in [(f.name, f.optional, f.unit) for f in manifest.inputs]
+    (folder / "rule.toml").write_text(text.replace("version = 1", "version = 1\nstate = 2"))
+    with pytest.raises(ConfigError, match="state: is made of the query"):
+        build.build(folder)
+    (folder / "rule.toml").write_text(text)
+    (folder / "warm.sql").write_text("SELECT devise FROM env")
+    with pytest.raises(RuleError, match="line 1, column 8"):
+        build.build(folder)

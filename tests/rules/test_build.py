@@ -6,7 +6,8 @@ import subprocess
 import sys
 
 import pytest
-from rule_harness import RULES, Refused, Rows, Rule, sections
+import wasmtime
+from rule_harness import RULES, Refused, Rows, Rule, sections, to_leb
 
 ziglang = pytest.importorskip("ziglang", reason="the C rules are built with ziglang==0.17.1: pip install ziglang==0.17.1")
 FLAGS = [*(RULES / "c" / "flags").read_text().split(), "-Werror"]
@@ -28,6 +29,14 @@ def test_the_example_of_the_readme_works(tmp_path):
     (tmp_path / "hot.c").write_text(re.search(r"```c\n(.*?)```", (RULES / "README.md").read_text(), re.S)[1])
     rule = Rule(compile_rule(tmp_path, "hot"), [("temp", "f64")], {"value": 30.0})
     assert rule.process(Rows([{"temp": float(t)} for t in range(100)])).selected == list(range(31, 100))
+
+
+def test_the_smallest_module_of_the_abi_works(tmp_path):
+    wasm = bytes(wasmtime.wat2wasm(re.search(r"```wat\n(.*?)```", (RULES / "ABI.md").read_text(), re.S)[1]))
+    manifest = b'\x0dtidegate.rule{"name": "small", "version": 1, "abi": 1, "summary": "", "parameters": []}'
+    (tmp_path / "small.wasm").write_bytes(wasm + b"\0" + to_leb(len(manifest)) + manifest)
+    rule = Rule(tmp_path / "small.wasm", [("temp", "f64")])
+    assert rule.process(Rows([{"temp": float(t)} for t in range(100)] + [{}])).selected == list(range(31, 100))
 
 
 TALLY = r"""

@@ -1,0 +1,18 @@
+"""`tidegate rule diff RULE`: where its shadow's output differs, and what both cost."""
+
+import json
+
+from gateway import remote, terminal
+
+
+def add_arguments(parser):
+    terminal.add_arguments(parser)
+
+
+def run(arguments):
+    with remote.open_gateway(arguments) as gateway:
+        found = gateway.ask({"do": "rule.diff", "rule": arguments.rule})
+    if arguments.json:
+        print(json.dumps(found))
+    else:
+        terminal.tree(found)

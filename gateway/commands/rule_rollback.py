@@ -1,0 +1,12 @@
+"""`tidegate rule rollback RULE`: back to the version and parameters before."""
+
+from gateway import terminal
+
+
+def add_arguments(parser):
+    terminal.add_arguments(parser)
+    parser.add_argument("--wait", action="store_true", help="until the swap is done")
+
+
+def run(arguments):
+    return terminal.change(arguments, "rule.rollback")

@@ -1,0 +1,58 @@
+"""The HTTP server of the management API: uvicorn, with the limits that it has no options for. Of the process `tidegate api` alone."""
+
+import os
+import socket
+
+import uvicorn
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from edge.errors import ConfigError
+from gateway.doorkeeper import REQUEST_S, Doorkeeper
+from gateway.links import server_tls
+
+CONNECTIONS_MAX = 64
+CONNECTION_S = 90.0                  # then it ends: nobody keeps a place by sending a byte a minute
+IDLE_S = 5
+
+
+class Protocol(H11Protocol):
+    """Tells the application whose certificate a connection showed, as state["common_name"], and ends it after CONNECTION_S."""
+
+    def connection_made(self, transport):
+        super().connection_made(transport)
+        tls = transport.get_extra_info("ssl_object")
+        subject = (tls.getpeercert() or {}).get("subject", ()) if tls is not None else ()
+        names = [value for part in subject for kind, value in part if kind == "commonName"]
+        self.app_state = {**self.app_state, "common_name": names[0] if len(names) == 1 else None}
+        self.loop.call_later(CONNECTION_S, self._end)
+
+    def _end(self):
+        if self.cycle is None or self.cycle.response_complete:
+            self.transport.close()
+        else:
+            self.loop.call_later(REQUEST_S, self.transport.close)
+
+
+def server(app, spec, guests):
+    """(a uvicorn.Server, its listening socket). spec: the table [api]. Raises ConfigError for an address or TLS files that cannot be had."""
+    tls = server_tls("api.tls", spec.tls, certificates="optional")
+    try:
+        listening = socket.create_server((spec.host, spec.port), family=socket.AF_INET6 if ":" in spec.host else socket.AF_INET, backlog=CONNECTIONS_MAX)
+    except OSError as error:
+        raise ConfigError(f"api.host, api.port: cannot listen on {spec.host}:{spec.port}: {error.strerror or error}") from None
+    config = uvicorn.Config(Doorkeeper(app, guests), http=Protocol, ws="none", lifespan="off", loop="asyncio", log_config=None, access_log=False,
+                            server_header=False, limit_concurrency=CONNECTIONS_MAX, timeout_keep_alive=IDLE_S, timeout_graceful_shutdown=5,
+                            proxy_headers=False, ssl_context_factory=(lambda config, default: tls) if tls is not None else None)
+    return uvicorn.Server(config), listening
+
+
+def serve(app, spec, guests, log, port_file=None):
+    """Until SIGTERM or SIGINT."""
+    one, listening = server(app, spec, guests)
+    port = listening.getsockname()[1]
+    log("api", f"listens on {'https' if spec.tls else 'http'}://{spec.host}:{port}")
+    if port_file:
+        with open(f"{port_file}.new", "w") as file:
+            file.write(f"{port}\n")
+        os.replace(f"{port_file}.new", port_file)
+    one.run(sockets=[listening])
