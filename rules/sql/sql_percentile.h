@@ -68,5 +68,6 @@ int32_t SQL(sql_percentile_result)(const sql_summary *s, double p, double *out) 
     }
     double low = i ? s->of[i - 1].value : s->of[0].value, high = s->of[i].value;
     if (!i || at <= rank || at <= before || low == high) return *out = high, 1;
-    return *out = low + (high - low) * ((rank - before) / (at - before)), 1;
+    double share = (rank - before) / (at - before);
+    return *out = fma(low, 1 - share, high * share), 1;   /* rounded as DuckDB rounds it */
 }

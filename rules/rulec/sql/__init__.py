@@ -1,7 +1,8 @@
 """SQL to a rule: compile() turns a streaming query into a self-contained module of rules/ABI.md. docs/rules/sql.md is the language.
 
-A text goes through dialect.py (syntax tree), query.py with binding.py and calls.py (names, kinds, functions: nodes.py), rows.py, windows.py and vectors.py (code,
-expression by expression: expressions.py, aggregates.py), and is put into the template module by template.py and table.py. No tool but Python is needed.
+A text goes through dialect.py (syntax tree), query.py with binding.py and calls.py (names, kinds, functions: nodes.py), rows.py, windows.py and
+vectors.py (code, expression by expression: expressions.py, aggregates.py), and is put into the template module by template.py and table.py. No tool
+but Python is needed.
 """
 
 import json
@@ -19,7 +20,8 @@ from rulec.sql.dialect import Source
 from rulec.sql.table import PARAMETER_KINDS, Table
 from rulec.sql.template import template
 
-MAX_KEYS = {"name": "max_keys", "type": "i64", "default": 10000, "min": 1, "max": 1000000, "summary": "keys remembered; a further one closes the longest unused"}
+MAX_KEYS = {"name": "max_keys", "type": "i64", "default": 10000, "min": 1, "max": 1000000,
+            "summary": "keys remembered; a further one closes the longest unused"}
 MAX_WINDOWS = {"name": "max_windows", "type": "i64", "default": 20000, "min": 1, "max": 1000000, "summary": "windows open at once"}
 STATE_BYTES_MAX = 64 << 10           # of a window's tally or a key's memory
 
@@ -27,8 +29,9 @@ STATE_BYTES_MAX = 64 << 10           # of a window's tally or a key's memory
 def compile(text, *, schema, name, optional=(), version=1, summary="", parameters=(), limits=None, state=None, cases="") -> bytes:
     """The module of a query. The same arguments give the same bytes.
 
-    schema: edge.schema.Schema of the input stream; optional: names of fields that a stream may lack. parameters: edge.manifest.Parameter, or dicts of the manifest's
-    form. limits: of the manifest. state: version of what the rule keeps, by default made of it: a query that keeps the same takes over. cases: text of the embedded samples.
+    schema: edge.schema.Schema of the input stream; optional: names of fields that a stream may lack. parameters: edge.manifest.Parameter, or dicts of
+    the manifest's form. limits: of the manifest. state: version of what the rule keeps, by default made of it: a query that keeps the same takes over.
+    cases: text of the embedded samples.
     Raises RuleError with line and column for the query, ConfigError for the parameters.
     """
     given = [_parameter(p, name) for p in parameters]
@@ -37,8 +40,9 @@ def compile(text, *, schema, name, optional=(), version=1, summary="", parameter
     tree = source.parse()
     bound = query.bind(source, tree, schema, types)
     made = template()
-    if len(bound.inputs) > made.constants["sql_inputs_max"] or len(bound.outputs) > made.constants["sql_outputs_max"]:
-        source.refuse(tree, f"a query reads at most {made.constants['sql_inputs_max']} fields and puts out {made.constants['sql_outputs_max']}: split it into rules")
+    read_max, made_max = made.constants["sql_inputs_max"], made.constants["sql_outputs_max"]
+    if len(bound.inputs) > read_max or len(bound.outputs) > made_max:
+        source.refuse(tree, f"a query reads at most {read_max} fields and puts out {made_max}: split it into rules")
     sizes = _sizes(bound, made)
     offsets = [sum(sizes[:i]) for i in range(len(sizes))]
     if sum(sizes) > STATE_BYTES_MAX:
