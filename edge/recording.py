@@ -2,15 +2,16 @@
 
 It is a gateway's data directory with the settings of its configuration, or a slice, which `tidegate buffer export --slice` makes:
 
-    recording.json       {"version": 1, "gateway", "from", "to", "masked": {field: how}, "streams": {name: Spans}, "rules": [Ruled]}
+    recording.json       {"version": 1, "gateway", "whole", "from", "to", "masked": {field: how}, "streams": {name: Spans}, "rules": [Ruled]}
     rules/DIGEST.wasm    the modules that `rules` names
-    identity.json, journal/*.seg    as in a data directory (docs/format/log.md)
+    journal/*.seg        as in a data directory (docs/format/log.md)
 
 A slice is read from a directory or from a .tar of it, which is kept in memory. A gateway may be writing to the directory meanwhile.
 """
 
 import os
 import tarfile
+import zlib
 from typing import Any
 
 import msgpack
@@ -18,6 +19,7 @@ import msgspec
 from msgspec import Struct
 
 from edge import whole
+from edge.codec import decode_columns
 from edge.disk import Disk
 from edge.errors import ConfigError, DiskError, RuleError
 from edge.identity import schemas_of
@@ -25,14 +27,14 @@ from edge.limits import Limits
 from edge.memory import Memory
 from edge.module import MODULE_BYTES_MAX, Module
 from edge.reading import LogReader
-from edge.records import BATCH, SCHEMA, SKIP
+from edge.records import BATCH, SCHEMA, SKIP, TICK
 from edge.schema import Schema
 
 VERSION = 1
 SETTINGS = "recording.json"
 SETTINGS_BYTES_MAX = 4 << 20
 ARCHIVE_BYTES_MAX = 2 << 30              # of a .tar, unpacked: it is held in memory
-DEPLOYMENTS = "rules/deployments.json"
+DEPLOYMENTS, CATALOGUE = "rules/deployments.json", "rules/catalogue.json"
 
 
 class Spans(Struct, forbid_unknown_fields=True):
@@ -55,33 +57,35 @@ class Ruled(Struct):
 
 
 class Settings(Struct, forbid_unknown_fields=True):
-    """Of recording.json. start, stop: "from" and "to", as they were asked for."""
+    """Of recording.json. whole: the journal begins with the gateway's first event. start, stop: "from" and "to", as they were asked for."""
 
     version: int
     gateway: str
     streams: dict[str, Spans]
     rules: list[Ruled]
+    whole: bool = True
     start: str | None = msgspec.field(name="from", default=None)
     stop: str | None = msgspec.field(name="to", default=None)
     masked: dict[str, str] = {}
 
 
 class Recording:
-    """settings: Settings. reader: the journal's LogReader. schemas: number -> Schema, of all that the journal may name."""
+    """name: for people. settings: Settings. reader: the journal's LogReader. schemas: number -> Schema, of all that the journal may name. skips: the
+    records of calls that trapped. events: input stream -> how many."""
 
-    def __init__(self, path, settings=None):
-        """path: a slice, or a data directory, whose settings must be given. Raises ConfigError for what is no recording, DiskError as LogReader does."""
-        self.path = str(path)
-        if os.path.isfile(path):
-            self._disk, self._directory = _unpacked(path), "slice"
-        elif os.path.isdir(path):
-            self._disk, self._directory = Disk(), str(path)
-        else:
-            raise ConfigError(f"{path}: there is no such directory or archive")
-        self.settings = settings or self._settings()
-        self.reader = LogReader(self._disk, f"{self._directory}/journal")
-        self.schemas = schemas_of(self._disk, self._directory)
+    def __init__(self, disk, directory, settings, name):
+        """Raises DiskError as LogReader does."""
+        self.name, self.settings = name, settings
+        self._disk, self._directory = disk, directory
+        self.reader = LogReader(disk, f"{directory}/journal")
+        self.schemas = schemas_of(disk, directory)
+        self._latest, self.skips, self.events = {}, [], {}
         self._survey()
+
+    @property
+    def whole(self) -> bool:
+        """Rules that begin with its first record have all the state that they had on the gateway."""
+        return self.settings.whole and self.reader.tail == 0
 
     def module(self, ruled) -> Module:
         """Raises RuleError for one that is not there or damaged."""
@@ -95,22 +99,29 @@ class Recording:
             raise RuleError(f"rule {ruled.rule}: {path}: its bytes are not those that its name says", rule=ruled.rule)
         return module
 
+    def stored(self, text) -> Module | None:
+        """The module that name@version, or a digest or its beginning, names in the rule store of a data directory; None when there is none."""
+        try:
+            entries = whole.unseal(whole.read(self._disk, f"{self._directory}/{CATALOGUE}", whole.SEALED_BYTES_MAX))["entries"]
+            found = [e["digest"] for e in entries if text == f"{e['name']}@{e['version']}" or len(text) >= 6 and e["digest"].startswith(text)]
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
+        return self.module(Ruled(text, "", found[-1])) if found else None
+
+    def received_ns(self, record) -> int | None:
+        """When what a record holds was received; None for one that does not say, or cannot be read."""
+        if record.kind == TICK:
+            return record.first
+        try:
+            return decode_columns(record.payload, self.schemas[record.stream]).received_ns if record.kind == BATCH else None
+        except (DiskError, KeyError):
+            return None
+
     def schema(self, stream) -> Schema | None:
         """What a stream held in the end."""
         return self._latest.get(stream)
 
-    def _settings(self):
-        try:
-            data = whole.read(self._disk, f"{self._directory}/{SETTINGS}", SETTINGS_BYTES_MAX)
-        except FileNotFoundError:
-            raise ConfigError(f"{self.path}: is no slice: name the gateway's configuration with --config, which says lateness and rules") from None
-        except OSError as error:
-            raise DiskError(f"{self.path}/{SETTINGS}: {error.strerror}") from None
-        return read_settings(data, f"{self.path}/{SETTINGS}")
-
     def _survey(self):
-        """Schemas as the journal has them, the calls that trapped, and the events by stream."""
-        self._latest, self.skips, self.events = {}, [], {}
         numbers = dict(self.schemas)
         for record in self.reader.all():
             if record.kind == SCHEMA:
@@ -127,8 +138,27 @@ class Recording:
                 self.events[schema.stream] = self.events.get(schema.stream, 0) + record.count
 
 
-def read_settings(data, place) -> Settings:
-    """Raises ConfigError."""
+def open_recording(path, settings=None) -> Recording:
+    """A slice, or a gateway's data directory, whose settings must be given. Raises ConfigError for what is no recording, DiskError."""
+    path = str(path)
+    if os.path.isfile(path):
+        disk, directory = _unpacked(path), "slice"
+    elif os.path.isdir(path):
+        disk, directory = Disk(), path
+    else:
+        raise ConfigError(f"{path}: there is no such directory or archive")
+    return Recording(disk, directory, settings or read_settings(disk, directory, path), path)
+
+
+def read_settings(disk, directory, name) -> Settings:
+    """Of a slice. Raises ConfigError, DiskError."""
+    place = f"{name}/{SETTINGS}"
+    try:
+        data = whole.read(disk, f"{directory}/{SETTINGS}", SETTINGS_BYTES_MAX)
+    except FileNotFoundError:
+        raise ConfigError(f"{name}: is no slice; of a gateway's data directory name the configuration, too, by --config: it says lateness and idle") from None
+    except OSError as error:
+        raise DiskError(f"{place}: {error.strerror}") from None
     try:
         settings = msgspec.json.decode(data, type=Settings)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
@@ -160,6 +190,11 @@ def limits_of(ruled) -> Limits:
 # --- archives
 
 
+def slice_settings(settings) -> bytes:
+    """Of recording.json."""
+    return msgspec.json.format(msgspec.json.encode(settings), indent=1) + b"\n"
+
+
 def _unpacked(path) -> Memory:
     """A .tar, compressed or not, as files in memory under slice/."""
     files, size = {}, 0
@@ -173,8 +208,8 @@ def _unpacked(path) -> Memory:
                 if size > ARCHIVE_BYTES_MAX:
                     raise ConfigError(f"{path}: holds more than {ARCHIVE_BYTES_MAX >> 30} GiB: unpack it and name the directory")
                 files["/".join(parts)] = archive.extractfile(member).read()
-    except (tarfile.TarError, OSError, EOFError, ValueError) as error:
-        raise ConfigError(f"{path}: is no archive of a slice: {error}") from None
+    except (tarfile.TarError, OSError, EOFError, ValueError, zlib.error) as error:
+        raise ConfigError(f"{path}: is no archive of a slice: {str(error).partition(chr(10))[0]}") from None
     settings = [name for name in files if name.rpartition("/")[2] == SETTINGS]
     if len(settings) != 1:
         raise ConfigError(f"{path}: is no slice: there is {'no' if not settings else 'more than one'} {SETTINGS} in it")

@@ -126,7 +126,7 @@ def _bridge(pipeline, meta, replays, behind):
     for stage in pipeline.stages:
         was = meta["stages"].get(stage.name)
         new = stage.output.name not in meta["streams"]
-        other = was is None or (was["identity"], was.get("enabled", True)) != (stage.rule.identity, stage.enabled)
+        other = was is None or not stage.fits(was) or was.get("enabled", True) != stage.enabled
         if stage.input.name in changed or (replays and not new and other):
             changed |= {stage.output.name, stage.late.name}
         if behind:
@@ -145,7 +145,7 @@ def _load(pipeline, meta, images, recovered):
     for stage in pipeline.stages:
         state = meta["stages"].get(stage.name)
         memory = images.get(f"memory/{stage.name}")
-        if state is None or state["identity"] != stage.rule.identity or memory is None:
+        if state is None or not stage.fits(state) or memory is None:
             stage.start_at(stage.input.next_sequence)
             fresh.append(stage.name)
             _bury_deferred(pipeline, stage, images)

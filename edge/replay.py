@@ -8,7 +8,7 @@ from edge._watermark import Watermarks
 from edge.errors import ConfigError, DiskError
 from edge.flow import Flow
 from edge.graph import order
-from edge.records import SCHEMA
+from edge.records import BATCH, SCHEMA
 from edge.rule import Rule
 from edge.recording import Spans, limits_of
 from edge.stage import Stage, Stream
@@ -46,6 +46,7 @@ class Player(Flow):
             for stream in stage.answers:
                 stream.outboxes = [_Tap(said)] if tap is None or stream.name in tap else []
         self.learn_skips(recording.skips)
+        self._begun = set() if not recording.whole else set(inputs)          # streams of which an event has come: before it none is missing
 
     def _watermarks(self, name):
         spans = self.recording.settings.streams.get(name, Spans())
@@ -56,6 +57,11 @@ class Player(Flow):
         self.position = record.position
         if record.kind == SCHEMA:
             return
+        if record.kind == BATCH and record.stream in self.recording.schemas:
+            name = self.recording.schemas[record.stream].stream
+            if name not in self._begun:
+                self._begun.add(name)
+                self._inputs_by_name[name].next_sequence = record.first
         try:
             self.missing += self.replay(record, self.recording.schemas)
         except DiskError:

@@ -185,4 +185,4 @@ def _cut(text, cuts):
 def diff(stage) -> dict:
     """The shadow's report, and what the active rule costs beside it. The stage has a shadow."""
     cost = stage.cost
-    return stage.shadow.report() | {"active": {name: cost[name] for name in ("cpu_ns_per_event", "memory_bytes", "traps")} | {"module": stage.rule.digest}}
+    return stage.shadow.report() | {"active": {name: cost[name] for name in ("cpu_ns_per_event", "memory_bytes")} | {"module": stage.rule.digest}}

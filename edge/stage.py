@@ -79,7 +79,8 @@ class Stage:
 
     def attire(self, rule):
         """Attributes that a stage changes with its rule."""
-        return {"rule": rule, "meter": Meter(rule), "_image": None, "_since_image": [], "_rows_since_image": 0}
+        same = vars(self).get("rule") is rule
+        return {"rule": rule, "meter": self.meter if same else Meter(rule), "shadow": self.shadow if same else None, "_image": None, "_since_image": [], "_rows_since_image": 0}
 
     @property
     def answers(self):
@@ -166,8 +167,12 @@ class Stage:
                 "pending": self.input.waiting + (self.backlog.rows if self.backlog else 0)}
 
     def state(self) -> dict:
-        return {"since": self.since, "damaged_since": self._damaged_since, "calls": self.calls, "identity": self.rule.identity, "enabled": self.enabled,
-                "quarantined": self.rule.quarantined, "strikes": self.rule.strikes, "rows": [getattr(self, name) for name in FATES]}
+        return {"input": self.input.name, "since": self.since, "damaged_since": self._damaged_since, "calls": self.calls, "identity": self.rule.identity,
+                "enabled": self.enabled, "quarantined": self.rule.quarantined, "strikes": self.rule.strikes, "rows": [getattr(self, name) for name in FATES]}
+
+    def fits(self, state) -> bool:
+        """Whether a state() is of the rule that runs here, on the stream that it reads."""
+        return state["identity"] == self.rule.identity and state.get("input", self.input.name) == self.input.name
 
     def load(self, state):
         self.since, self._damaged_since, self.calls = state["since"], state["damaged_since"], state["calls"]

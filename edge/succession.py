@@ -137,8 +137,11 @@ class Succession:
 
     def _rebind(self, reader, schema):
         """A rule whose input changes its version or units goes on with its state; with other fields it would be another rule."""
-        heir = reader.rule.another(schema=schema)
-        if heir.identity != reader.rule.identity:
+        try:
+            heir = reader.rule.another(schema=schema)
+        except RuleError:
+            heir = None
+        if heir is None or heir.identity != reader.rule.identity:
             raise ConfigError(f"rule {reader.name} reads {schema.stream}, whose fields would change from {_fields(reader.input.schema)} to {_fields(schema)}: "
                               f"remove {reader.name} first, or give the new version the same fields, or another name")
         heir.load_image(reader.rule.image())

@@ -69,7 +69,7 @@ class Uploads:
         if upload is None:
             if self.complete(digest):
                 return self._size(digest)
-            raise RuleError("this upload was not begun, or was idle for too long: begin it", digest=digest)
+            raise RuleError("this upload was not begun, or was idle for too long: begin it", code="unknown", digest=digest)
         fd, have, size = upload
         if type(offset) is not int or offset < 0 or offset + len(data) > size:
             raise RuleError(f"bytes {offset} to {offset}+{len(data)} are not of a file of {size} bytes", digest=digest)

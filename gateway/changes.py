@@ -15,6 +15,7 @@ from gateway.examine import changed
 from gateway.requests import Unknown, fault_of
 
 FOLLOW_S = 0.02
+SHADOW = "@shadow"
 
 
 class Changes:
@@ -109,7 +110,7 @@ class Changes:
             self._core.store.put(self._uploads.content(file), who=job.who, when_ns=int(self._wall() * 1e9), signed_by=report["signed_by"], force=asked.force)
         current = self._core.deployments.get(job.rule)
         if asked.shadow:
-            self._swap(job, self._core.shadow(job.rule, module["digest"], plan["params"]))
+            self._swap(job, self._core.shadow(job.rule, module["digest"], plan["params"], who=job.who))
         else:
             lanes = asked.lanes if asked.lanes is not None else current.lanes if current is not None else []
             fresh = {"input": plan["input"], "digest": module["digest"], "params": plan["params"], "limits": plan["limits"], "lanes": lanes}
@@ -143,7 +144,7 @@ class Changes:
         current = self.deployment(rule)
         if current.shadow is None:
             raise RuleError(f"{rule} has no shadow: `tidegate rule push --shadow` starts one", rule=rule)
-        return self._change("promote", rule, who, lambda: self._core.promote(rule), digest=current.shadow["digest"], params=current.shadow["params"])
+        return self._change("promote", rule, who, lambda: self._core.promote(rule, who=who), digest=current.shadow["digest"], params=current.shadow["params"])
 
     def remove_rule(self, rule, who) -> dict:
         """The rule ends; its versions stay in the store."""
@@ -151,7 +152,11 @@ class Changes:
         return self._change("remove", rule, who, lambda: self._core.remove(rule, who=who))
 
     def remove_version(self, text, who) -> dict:
-        """A stored version goes."""
+        """A stored version goes; RULE@shadow: the rule's shadow ends, its version stays in the store."""
+        if text.endswith(SHADOW):
+            rule = text.removesuffix(SHADOW)
+            self.deployment(rule)
+            return self._change("unshadow", rule, who, lambda: self._core.unshadow(rule, who=who))
         version = self._core.store.resolve(text)
         facts = {"version": version.label, "digest": version.digest}
         self._audit.append(who, "remove", **facts)
@@ -227,7 +232,8 @@ class Changes:
 
     def event(self, kind, rule, text="", who="", **details):
         """What the core tells of: what a swap came to, and what it does by itself (a trap, a quarantine, going back)."""
-        what = {"swap": "swapped", "rollback": "rolled back", "enable": "is enabled", "disable": "is disabled", "remove": "is removed"}.get(kind, kind)
+        what = {"swap": "swapped", "rollback": "rolled back", "enable": "is enabled", "disable": "is disabled", "remove": "is removed", "promote": "promoted",
+                "shadow": "has a shadow", "unshadow": "has no shadow"}.get(kind, kind)
         self._chronicle.note(rule, what, text, who)
         if kind != "trap":
             self._note(who or "gateway", what, rule=rule, text=text, **{name: value for name, value in details.items() if value})

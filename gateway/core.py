@@ -26,6 +26,7 @@ from gateway.lane import Lane
 from gateway.lineup import Lineup
 from gateway.policy import Policy
 from gateway.rulebook import Rulebook, contracts_of
+from gateway.shadows import Shadows
 from gateway.swap import Swap, Swaps, before
 
 SEGMENT_BYTES = 8 << 20
@@ -47,6 +48,7 @@ class Core:
         self.on_event = lambda kind, rule, text, **details: None
         self.cache = functools.cache(lambda: Cache(modules))
         self.swaps = Swaps(self)
+        self.shadows = Shadows(self)
         self.unsettled = False           # see settle()
         try:
             self._make()
@@ -253,7 +255,7 @@ class Core:
     @property
     def busy(self) -> bool:
         """advance() has something to do."""
-        return self.swaps.busy
+        return self.swaps.busy or self.shadows.busy
 
     def deploy(self, deployment, *, policy="auto", horizon_ns=None, who="") -> Swap:
         """Ask for a version of a rule, new or in the place of another; `previous` and `configured` are filled in. Raises ConfigError when too many wait."""
@@ -278,11 +280,32 @@ class Core:
         self._known(rule)
         return self.swaps.ask(Swap(rule, lambda now: replace(now, enabled=enabled), kind="enable" if enabled else "disable", policy="keep", who=who))
 
+    def shadow(self, rule, digest, params, *, who="") -> Swap:
+        """Ask for a version to run beside the active one, its output compared and thrown away. Raises ConfigError, RuleError, DiskError when it cannot."""
+        self._known(rule)
+        return self.swaps.ask(self.shadows.begin(rule, digest, params, who))
+
+    def unshadow(self, rule, *, who="") -> Swap:
+        """Ask for a rule's shadow to go."""
+        self._known(rule)
+        return self.swaps.ask(self.shadows.end(rule, who))
+
+    def promote(self, rule, *, who="") -> Swap:
+        """Ask for a rule's shadow to take over; the present version is then the previous."""
+        self._known(rule)
+        return self.swaps.ask(self.shadows.promote(rule, who))
+
+    def diff(self, rule) -> dict:
+        """Where a rule and its shadow differ, plain data."""
+        self._known(rule)
+        return self.shadows.diff(rule)
+
     def advance(self, budget_s) -> bool:
         """Go on with what was asked for, between two turns. True when something was committed: what it put out may leave."""
         if self.unsettled or self.pipeline.blocked or any(stream.waiting for stream in self.pipeline.inputs):
             return False
-        return self.swaps.advance(budget_s)
+        committed = self.swaps.advance(budget_s)
+        return self.shadows.advance(budget_s) or committed
 
     def stage(self, rule):
         """The rule's stage; None when it does not run."""

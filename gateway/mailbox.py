@@ -1,6 +1,6 @@
 """Mailbox: management requests out of the cloud, over the upstream connection, for gateways that nothing can call.
 
-request  tidegate/GATEWAY/manage/in    {"id": text, "do": NAME, ...}
+request  tidegate/GATEWAY/manage/in    {"id": text, "request": {"do": NAME, ...}}
 answer   tidegate/GATEWAY/manage/out   {"id": text, "ok": true, "value": ...} or {"id": text, "ok": false, "error": text, "fault": whose}
 
 MessagePack or JSON, the answer as the request. At MQTT 5 a Response Topic is followed if it is manage/out or below it (elsewhere the gateway would
@@ -207,20 +207,21 @@ class Mailbox:
 
 
 def decode(payload):
-    """(id, request without it) of a message. Raises UpstreamError that says what is wrong with it."""
+    """(id, request) of a message. Raises UpstreamError that says what is wrong with it."""
     if len(payload) > REQUEST_BYTES_MAX:
         raise UpstreamError(f"it has {len(payload)} bytes, {REQUEST_BYTES_MAX} are taken; send chunks of up to {CHUNK_BYTES_MAX} bytes")
     try:
-        request = (msgspec.json if payload[:1] == b"{" else msgspec.msgpack).decode(payload)
+        message = (msgspec.json if payload[:1] == b"{" else msgspec.msgpack).decode(payload)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, ValueError, OverflowError) as error:
         raise UpstreamError(f"it is neither JSON nor MessagePack: {error}") from None
-    if not isinstance(request, dict) or not isinstance(request.get("do"), str):
-        raise UpstreamError('it is no {"id": ..., "do": ...}')
-    identity = request.pop("id", None)
+    if not isinstance(message, dict) or message.keys() != {"id", "request"}:
+        raise UpstreamError('it is no {"id": ..., "request": {"do": ...}}')
+    identity, request = message["id"], message["request"]
     if not isinstance(identity, str) or not 0 < len(identity) <= ID_CHARACTERS_MAX:
         raise UpstreamError(f"its id is no text of 1 to {ID_CHARACTERS_MAX} characters")
-    data = request.get("data")
-    if isinstance(data, bytes):
+    if not isinstance(request, dict) or not isinstance(request.get("do"), str):
+        raise UpstreamError('its request is no {"do": ...}')
+    if isinstance(data := request.get("data"), bytes):
         request["data"] = base64.b64encode(data).decode()
     try:
         request = json.loads(json.dumps(request, allow_nan=False))       # as it would come through another door

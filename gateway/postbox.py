@@ -48,7 +48,7 @@ class Postbox:
         """The answer to a request. The same request goes again each REPEAT_S, under the same id: the gateway does it once."""
         self._number += 1
         identity = f"{self._own[-12:]}-{self._number}"
-        payload = msgspec.msgpack.encode({**request, "id": identity})
+        payload = msgspec.msgpack.encode({"id": identity, "request": request})
         until = time.monotonic() + timeout_s
         with self._changed:
             self._answers[identity] = None

@@ -18,7 +18,7 @@ from urllib.parse import quote, urlencode, urlsplit
 
 from edge.errors import ConfigError, TidegateError
 from gateway import config, control
-from gateway.requests import CHUNK_BYTES, ROUTES, WHOLE, NoAnswer, error_of
+from gateway.requests import CHUNK_BYTES, ROUTES, WHOLE, NoAnswer, Unknown, error_of
 
 TIMEOUT_S = 30.0
 PATIENCE_S = 60.0                    # an upload waits that long for a gateway that went away
@@ -88,7 +88,7 @@ class Remote:
                     offset = self.begin(digest, len(wasm))
                 else:
                     offset = self.chunk(digest, len(wasm), offset, wasm[offset:offset + self.chunk_bytes])
-            except NoAnswer:
+            except (NoAnswer, Unknown):          # it is away, or back and has to be told again
                 if time.monotonic() - alive > patience_s:
                     raise
                 offset = None
@@ -194,7 +194,7 @@ class Api(Remote):
         detail, fault = (answer.get("detail"), answer.get("fault")) if isinstance(answer, dict) else (None, None)
         if status in (401, 403):
             raise ConfigError(f"{self.where}: {detail or 'not let in'}")
-        if status in (429, 502, 503, 504) and fault != "disk":
+        if status in (429, 502, 503, 504) and fault not in ("disk", "upstream", "device"):
             raise NoAnswer(f"{self.where}: {detail or status}")
         raise error_of(fault, detail or f"{self.where}: status {status}")
 

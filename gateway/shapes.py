@@ -39,18 +39,19 @@ class Offset(Struct):
 class Job(Struct):
     """A change that is under way or was made: ask /jobs/{job} until it is done or failed.
 
-    state: examining, warming, done or failed; policy: what became of the state, as it came to be; progress: of a replay, 0 to 1;
-    error and fault: why it failed; report: of the examination."""
+    policy: what became of the state, as it came to be; progress: of a replay, 0 to 1; error and fault: why it failed; notes: what to know;
+    report: of the examination."""
 
     job: str
     what: str
     rule: str
     version: str
-    state: Literal["examining", "warming", "done", "failed"]
+    state: Literal["examining", "waiting", "warming", "done", "failed"]
     policy: str
     progress: float
     error: str
     fault: str
+    notes: list[str]
     report: dict[str, Any] | None
 
 

@@ -209,7 +209,7 @@ class Swaps:
         swap.notes += change.notes
         self._open.remove(swap)
         swap.end()
-        what = {"swap": f"runs version {then.digest[:12]}", "rollback": f"is back at version {then.digest[:12]}"}.get(swap.kind, f"is {swap.kind}d") if then else "is removed"
+        what = said(swap.kind, then) if then else "is removed"
         if swap.automatic:
             what += ", because the other is in quarantine"
         core.tell(swap.kind, swap.rule, "; ".join([what, *swap.notes]), level="warning" if swap.automatic else "info", policy=policy, who=swap.who,
@@ -230,6 +230,14 @@ def keep(stage, rule, source):
     if saved is None:
         raise RuleError(f"rule {rule.name}: version {old.digest[:12]} has no tg_save, so its state cannot be kept; swap it with policy replay or fresh", rule=rule.name)
     rule.take_over(saved, old.module.manifest.state)
+
+
+def said(kind, then) -> str:
+    """What became of a rule."""
+    version = then.digest[:12]
+    known = {"swap": f"runs version {version}", "promote": f"runs version {version}, which was its shadow", "rollback": f"is back at version {version}",
+             "shadow": f"has version {then.shadow['digest'][:12]} for a shadow" if then.shadow else "", "unshadow": "has no shadow any more"}
+    return known.get(kind, f"is {kind}d")
 
 
 def same_rule(one, other) -> bool:

@@ -22,3 +22,13 @@ def test_the_readmes_configuration_is_one(tmp_path):
 
     (text,) = re.findall(r"```toml\n(.*?)```", (DOCS.parent / "README.md").read_text(), re.S)
     assert rulebook.problems(config.parse(text)) == []
+
+
+def test_the_first_rule_is_what_rule_new_makes(tmp_path):
+    from rulec.scaffold import scaffold
+
+    page = (DOCS / "rules/first-rule.md").read_text()
+    for language in ("sql", "c"):
+        scaffold(tmp_path / language, "warm", language)
+        (shown,) = re.findall(rf"```{language}\n(.*?)```", page, re.S)
+        assert shown == (tmp_path / language / "warm" / f"warm.{language}").read_text()

@@ -3,10 +3,11 @@
 import json
 import sys
 
-from edge.codec import json_rows
 from edge.errors import ConfigError, DiskError
+from edge.jsonlines import identified
 from edge.records import BATCH, DEAD, GAP, SCHEMA
 from edge.times import nanoseconds, timestamp
+from gateway import config
 from gateway.store import Store, add_place, plain
 
 
@@ -17,12 +18,15 @@ def add_arguments(parser):
     verify.add_argument("logs", nargs="*", metavar="LOG", help="only these: journal, outbox/LANE, dead, checkpoints (all)")
     export = commands.add_parser("export", help="a log's rows as JSON", description="A log's rows as JSON, each with stream, sequence and receive time; dead letters "
                                  "for `dead`. Exit status 1 if damage was passed over.")
-    export.add_argument("log", metavar="LOG", help="journal, outbox/LANE or dead")
+    export.add_argument("log", metavar="LOG", nargs="?", help="journal, outbox/LANE or dead")
     export.add_argument("--stream", metavar="NAME", help="only this stream")
     export.add_argument("--from", dest="start", metavar="TIME|POSITION", type=_bound, help="from this receive time (ISO 8601, UTC if it names no zone) or position on")
     export.add_argument("--to", dest="stop", metavar="TIME|POSITION", type=_bound, help="up to this receive time or position, which is left out")
     export.add_argument("--format", choices=["jsonl", "json"], default="jsonl", help="an object a line, or one array (jsonl)")
     export.add_argument("--out", metavar="FILE", help="write here (standard output)")
+    export.add_argument("--slice", metavar="DIR|FILE.tar.gz", help="write a part of the journal with the rules and what else `tidegate rule replay` needs")
+    export.add_argument("--mask", nargs="+", default=[], metavar="FIELD=HOW", help="in the slice: drop, hash or truncate:N a field; STREAM.FIELD for one stream's")
+    export.add_argument("--mask-key", metavar="FILE", help="whose content keys the hashes, so that two slices have the same (a random key, not kept)")
     for command in (ls, verify, export):
         add_place(command)
     for command in (ls, verify):
@@ -183,7 +187,39 @@ def _bound(text):
         raise ConfigError(f"{text!r} is neither a position nor a time such as 2026-03-01T06:30Z") from None
 
 
+def _slice(store, arguments):
+    from gateway.slice import Mask, Slice
+
+    if arguments.data:
+        raise ConfigError("--slice: a slice takes lateness and idle along: name the configuration with -c, not --data")
+    if arguments.log not in (None, "journal") or arguments.stream or arguments.out:
+        raise ConfigError("--slice takes the whole journal, between --from and --to; LOG, --stream and --out do not go with it")
+    try:
+        key = open(arguments.mask_key, "rb").read() if arguments.mask_key else None
+    except OSError as error:
+        raise ConfigError(f"{arguments.mask_key}: {error.strerror}") from None
+    made = Slice(store, config.load(arguments.config), [Mask(text, key) for text in arguments.mask])
+    warnings = made.write(arguments.slice, *(bound and (_said(bound), lambda position, ns, bound=bound: _reached(bound, position, ns))
+                                             for bound in (arguments.start, arguments.stop)))
+    for warning in warnings:
+        print(f"tidegate: {plain(warning)}", file=sys.stderr)
+    print(f"{arguments.slice}: {_count(made.events, 'event')} in {_count(made.records, 'record')}, from the gateway's {'first event on' if made.whole else 'midst'}")
+    return 0
+
+
+def _said(bound):
+    return timestamp(bound.ns) if isinstance(bound, _Time) else str(bound)
+
+
+def _reached(bound, position, ns):
+    return ns is not None and ns >= bound.ns if isinstance(bound, _Time) else position >= bound
+
+
 def _export(store, arguments):
+    if arguments.slice:
+        return _slice(store, arguments)
+    if arguments.log is None or arguments.mask or arguments.mask_key:
+        raise ConfigError("name a log: journal, outbox/LANE or dead; or a part of the journal to take along with --slice, which --mask and --mask-key belong to")
     if arguments.log == "checkpoints":
         raise ConfigError("checkpoints hold no rows; export journal, outbox/LANE or dead")
     reader = store.log(arguments.log)
@@ -248,12 +284,7 @@ def _batch(store, record, arguments):
     batch = store.batch(record.stream, record.payload)
     if not _in_time(arguments, batch.received_ns):
         return
-    own = {f.name for f in batch.schema.fields}
-    identity = {"stream": batch.schema.stream, "received": timestamp(batch.received_ns)}
-    head = json.dumps({k: v for k, v in identity.items() if k not in own}, ensure_ascii=False, separators=(",", ":")).encode()[1:-1]
-    for sequence, row in enumerate(json_rows(batch), batch.first_sequence):
-        number = b"" if "sequence" in own else b'"sequence":%d' % sequence
-        yield b"{" + b",".join(filter(None, (head, number, row[1:-1]))) + b"}"
+    yield from identified(batch)
 
 
 _ROWS = {BATCH: _batch, DEAD: _letter}

@@ -244,7 +244,8 @@ class World:
         return accounts(self.pipeline, {outbox.name: lane for outbox, lane in self.core.lanes})
 
     def assert_balanced(self):
-        assert check(self.ledger) == []
+        problems = check(self.ledger)
+        assert not problems, problems
 
     def account(self, name):
         return next(a for a in self.ledger if a.name == name)

@@ -5,6 +5,7 @@ What the receiver has in the end is what it has after a run without swap, or aft
 
 import errno
 import functools
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -154,3 +155,34 @@ def test_a_refusing_disk_at_any_operation_leaves_the_old_version_or_the_new(modu
             world.drain()
             assert world.rows == reference(modules, change if swapped else None)[0], where
             world.assert_balanced()
+
+
+@pytest.mark.parametrize("change", ["fresh", "keep"])
+@pytest.mark.parametrize("refused", ["pwrite", "fdatasync"])
+def test_a_swap_that_was_undone_is_found_by_no_later_start(modules, change, refused):
+    """What a save that failed left in memory would reach the disk with the next one, and the power may go between the two."""
+    for cut in range(1, 13):
+        refusing = []
+        world = World(modules, RULES, FaultyDisk(lambda i, name: None, seed=cut)).start()
+        before(world)
+        operate = world.disk.operate
+
+        def once(name, path="", disk=world.disk, operate=operate):
+            disk.fault = lambda i, n: errno.ENOSPC if name == refused and "/checkpoints/" in path and not refusing and not refusing.append(1) else None
+            operate(name, path)
+
+        world.disk.operate = once
+        swap = world.carry_out(CHANGES[change](world, world.core.deployments["tumble"]))
+        assert swap.state == "failed" and refusing
+        world.core.settle()
+        feed(world, AT, AT + 3)
+        world.drain()
+        world.disk.cut_at = world.disk.operations + cut
+        with suppress(PowerCut):
+            world.checkpoint()
+        world.crash((1, 0.5)[cut % 2])
+        assert world.core.deployments == reference(modules, None)[1], cut
+        feed(world, AT + 3, TURNS)
+        world.tick(60)
+        world.drain()
+        assert world.rows == reference(modules, None)[0] and not world.missing() and not world.announced(), cut

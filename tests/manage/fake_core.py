@@ -95,14 +95,17 @@ class FakeCore:
     def set_enabled(self, rule, enabled, *, who=""):
         return self._swap("enable" if enabled else "disable", rule, msgspec.structs.replace(self.deployments[rule], enabled=enabled), who=who)
 
-    def shadow(self, rule, digest, params):
+    def shadow(self, rule, digest, params, *, who=""):
         if rule not in self.deployments:
             raise RuleError(f"{rule} does not run: there is nothing to run beside")
-        return self._swap("shadow", rule, msgspec.structs.replace(self.deployments[rule], shadow={"digest": digest, "params": params}))
+        return self._swap("shadow", rule, msgspec.structs.replace(self.deployments[rule], shadow={"digest": digest, "params": params}), who=who)
 
-    def promote(self, rule):
+    def unshadow(self, rule, *, who=""):
+        return self._swap("unshadow", rule, msgspec.structs.replace(self.deployments[rule], shadow=None), who=who)
+
+    def promote(self, rule, *, who=""):
         old = self.deployments[rule]
-        return self._swap("promote", rule, msgspec.structs.replace(old, digest=old.shadow["digest"], params=old.shadow["params"], shadow=None, previous=old.version))
+        return self._swap("promote", rule, msgspec.structs.replace(old, digest=old.shadow["digest"], params=old.shadow["params"], shadow=None, previous=old.version), who=who)
 
     def remove(self, rule, *, who=""):
         return self._swap("remove", rule, None, who=who)

@@ -38,6 +38,8 @@ class FakeManager:
     def _upload_chunk(self, request):
         if request["digest"] in self.complete:
             return {"offset": len(self.complete[request["digest"]])}
+        if request["digest"] not in self.uploads:
+            raise RuleError("begin it", code="unknown")
         size, have = self.uploads[request["digest"]]
         if request["offset"] == len(have):
             have += base64.b64decode(request["data"])
@@ -85,7 +87,8 @@ class FakeManager:
 
 
 def job(what, number="1"):
-    return {"job": number, "what": what, "rule": "hot", "version": "hot@1", "state": "done", "policy": "keep", "progress": 1.0, "error": "", "fault": "", "report": None}
+    return {"job": number, "what": what, "rule": "hot", "version": "hot@1", "state": "done", "policy": "keep", "progress": 1.0, "error": "", "fault": "", "notes": [],
+            "report": None}
 
 
 class Box:

@@ -12,7 +12,7 @@ from module_maker import rule
 from rule_module import MANIFEST, STREAM, module, with_manifest
 
 from edge.errors import TidegateError
-from edge.module import Module
+from edge.module import CASES_SECTION, Module, with_section
 from gateway.admission import WAITING_MAX, Admission
 from gateway.reactor import Reactor
 from rulec import keys
@@ -111,6 +111,28 @@ def test_the_signer_is_found_out_and_a_changed_module_refused(reactor, tmp_path,
     assert changed != signed
     report = examine(reactor, question(tmp_path, cache, changed, **asked | {"policy": "optional"}))
     assert not report["ok"] and "changed after it was signed" in report["why"]
+
+
+CASES = """FIELD id str
+FIELD t f64
+
+CASE above four
+IN {"id": "a", "t": 5.0}
+OUT {"id": "a", "t": 5.0}
+
+CASE below
+IN {"id": "a", "t": %s}
+"""
+
+
+def test_the_embedded_samples_are_run(reactor, tmp_path, cache):
+    report = examine(reactor, question(tmp_path, cache, with_section(rule(), CASES_SECTION, (CASES % "3.0").encode())))
+    assert report["ok"] and report["checks"][-1] == report["checks"][-1] | {"check": "samples", "said": "2 passed"}
+    report = examine(reactor, question(tmp_path, cache, with_section(rule(), CASES_SECTION, (CASES % "5.0").encode())))
+    assert not report["ok"] and "1 of its 2 samples fail, the first is 'below'" in report["why"]
+    assert any(line.startswith("+") and "OUT" in line for line in report["details"]), report["details"]
+    report = examine(reactor, question(tmp_path, cache, with_section(rule(), CASES_SECTION, b"IN nonsense")))
+    assert not report["ok"] and "the embedded samples:1" in report["why"] and report["fault"] == "rule"
 
 
 def test_bytes_that_are_not_those_that_came_are_refused(reactor, tmp_path, cache):

@@ -124,8 +124,10 @@ def test_a_shadow_is_pushed_and_promoted(box):
     assert push(box, rule("hot", 2), shadow=True)["state"] == "done"
     assert box.ask("rule.ls")["rules"][0]["shadow"] == "hot@2"
     assert box.ask("rule.diff", rule="hot") == {"rule": "hot"}
+    assert box.wait(box.ask("rule.rm", version="hot@shadow"))["state"] == "done" and box.ask("rule.ls")["rules"][0]["shadow"] is None
+    assert push(box, rule("hot", 2), shadow=True)["state"] == "done"
     assert box.wait(box.ask("rule.promote", rule="hot"))["state"] == "done"
-    assert box.ask("rule.ls")["rules"][0]["version"] == "hot@2" and recorded(box)[-1][0] == "promote"
+    assert box.ask("rule.ls")["rules"][0]["version"] == "hot@2" and recorded(box)[-1] == ("promoted", "local:0")
     with pytest.raises(RuleError, match="has no shadow"):
         box.ask("rule.promote", rule="hot")
 

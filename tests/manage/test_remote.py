@@ -68,6 +68,19 @@ def test_an_upload_waits_for_a_gateway_that_restarts(box, tmp_path, monkeypatch)
         box.close = boxes[0].close
 
 
+def test_an_upload_begins_again_with_a_gateway_that_knows_nothing_of_it(box, monkeypatch):
+    monkeypatch.setattr(remote, "RETRY_S", 0.01)
+    steps = []
+
+    def forget_once(reached, size):
+        steps.append(reached)
+        if len(steps) == 3:
+            box.manager.uploads.clear()
+
+    digest = remote.connect(box.directory).push(WASM, forget_once)
+    assert box.manager.complete[digest] == WASM and steps.count(0) == 2
+
+
 def test_an_upload_gives_up_when_nobody_comes_back(tmp_path):
     with pytest.raises(NoAnswer, match="is it running"):
         remote.connect(str(tmp_path)).push(WASM, patience_s=0.05)

@@ -109,3 +109,24 @@ def test_a_new_rule_has_all_its_files(language, tmp_path):
 def test_a_name_that_is_none_is_refused(name, tmp_path):
     with pytest.raises(ConfigError, match="is no name for a rule"):
         scaffold(tmp_path, name, "c")
+
+
+def test_sql_takes_its_manifest_from_rule_toml(tmp_path):
+    folder = made(tmp_path, "sql")
+    text = (folder / "rule.toml").read_text()
+    (folder / "rule.toml").write_text(text + '\n[parameters.strict]\ntype = "bool"\ndefault = false\nsummary = "nothing"\n')
+    with open(folder / "warm.sql", "r+") as query:
+        changed = query.read().replace("temp > :limit", "temp > :limit AND NOT :strict")
+        query.seek(0)
+        query.write(changed)
+    manifest = Module(build.build(folder)).manifest
+    assert [(p.name, p.default, p.required) for p in manifest.parameters][:3] == [("limit", 30.0, False), ("skip", "test bench", False), ("strict", False, False)]
+    assert (manifest.limits.memory_bytes, manifest.outputs[-1].name) == (4194304, "temp_avg")
+    assert ("temp", True, "°C") in [(f.name, f.optional, f.unit) for f in manifest.inputs]
+    (folder / "rule.toml").write_text(text.replace("version = 1", "version = 1\nstate = 2"))
+    with pytest.raises(ConfigError, match="state: is made of the query"):
+        build.build(folder)
+    (folder / "rule.toml").write_text(text)
+    (folder / "warm.sql").write_text("SELECT devise FROM env")
+    with pytest.raises(RuleError, match="line 1, column 8"):
+        build.build(folder)

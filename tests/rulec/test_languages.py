@@ -19,7 +19,7 @@ from rulec.scaffold import ENDINGS, scaffold
 
 ENV = Schema("env", (Field("device", "str"), Field("ts", "time"), Field("temp", "f64", "°C"), Field("place", "str")), key="device", time="ts")
 S = 10**9
-NODE = Path(os.environ.get("TIDEGATE_NODE_MODULES", Path.home() / ".cache/tidegate/node_modules"))      # scripts/prerequisites puts the compiler there
+NODE = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "tidegate" / "node_modules"      # scripts/prerequisites puts the compiler there
 
 
 @pytest.fixture(scope="module")
@@ -67,15 +67,19 @@ def batches(seed, n=40):
 
 
 def outputs(module, cache, seed, restart_at=None):
-    """Rows put out, rows late and ignored of each batch."""
+    """What a rule answers to each batch: rows put out, rows that are late, how many it ignored."""
     rule = Rule("warm", module, {"limit": 29.5}, ENV, cache=cache)
     for i, batch in enumerate(batches(seed)):
         if i == restart_at:
             image = rule.image()
             rule.reset()
             rule.load_image(image)
-        result = rule.process(batch)
-        yield result.out(batch).rows() if result.out_count else [], result.late(batch).rows() if result.late_count else [], result.ignored
+        yield answer(rule, batch)
+
+
+def answer(rule, batch):
+    result = rule.process(batch)
+    return result.out(batch).rows() if result.out_count else [], result.late(batch).rows() if result.late_count else [], result.ignored
 
 
 @pytest.mark.parametrize("language", ENDINGS)
@@ -96,6 +100,18 @@ def test_every_language_puts_out_the_same(language, seed, built, cache):
 @pytest.mark.parametrize("language", ENDINGS)
 def test_state_survives_a_restart_in_every_language(language, built, cache):
     assert list(outputs(built(language), cache, 7, restart_at=20)) == list(outputs(built(language), cache, 7))
+
+
+@pytest.mark.parametrize("language", ["sql", "c"])
+def test_another_instance_takes_the_state_over(language, built, cache):
+    module = built(language)
+    old, new, other = (Rule("warm", module, {"limit": limit}, ENV, cache=cache) for limit in (29.5, 29.5, 35.0))
+    for i, (batch, want) in enumerate(zip(batches(7), outputs(module, cache, 7))):
+        if i == 20:
+            new.take_over(old.saved(), module.manifest.state)
+            other.take_over(old.saved(), module.manifest.state)
+        assert answer(new if i >= 20 else old, batch) == want
+    assert answer(other, batch)[2] == want[2]
 
 
 @pytest.mark.parametrize("language", ["sql", "c", *(pytest.param(slow, marks=pytest.mark.slow) for slow in ("assemblyscript", "rust"))])

@@ -2,7 +2,8 @@
 
 import msgpack
 import pytest
-from pipeline_world import CONFIG, DATA, RULES, START, S, World, env, modules
+import tidegate_rules
+from pipeline_world import RULES, World, modules
 from test_pipeline_crash import script
 
 from edge.compile import Cache
@@ -11,7 +12,6 @@ from edge.records import BATCH, SCHEMA
 from edge.recording import Recording, Ruled, Settings, Spans
 from edge.replay import Player, chain
 from gateway.config import parse
-from gateway.rulebook import module_path
 
 __all__ = ["modules"]
 
@@ -19,18 +19,11 @@ __all__ = ["modules"]
 def settings_of(config) -> Settings:
     config = parse(config)
     return Settings(1, config.gateway.name, {name: Spans(s.lateness, s.idle, s.skew, s.keys_max) for name, s in config.streams.items()},
-                    [Ruled(name, rule.input, str(module_path(rule.module)), rule.params) for name, rule in config.rules.items()])
+                    [Ruled(name, rule.input, str(tidegate_rules.path(rule.module)), rule.params) for name, rule in config.rules.items()])
 
 
-class OnDisk(Recording):
-    """A recording on a disk in memory."""
-
-    def __init__(self, disk, settings):
-        self._given = disk
-        super().__init__("/", settings)
-
-    def __setattr__(self, name, value):
-        super().__setattr__(name, self._given if name == "_disk" else DATA if name == "_directory" else value)
+def recording_of(world):
+    return Recording(world.disk, world.core.config.gateway.data, settings_of(RULES), "memory")
 
 
 def played(recording, modules, rules=None):
@@ -83,6 +76,6 @@ def test_a_replay_is_bit_identical_to_what_the_gateway_put_out(modules, seed):
     config = parse(RULES)
     names = {s for lane in config.lanes.values() for s in lane.streams} - set(config.streams)
     held = put_out(world.core, names)
-    said, player = played(OnDisk(world.disk, settings_of(RULES)), modules)
+    said, player = played(recording_of(world), modules)
     assert len(held) > 50 and player.missing == 0 and not player.traps
     assert {key: payload for key, payload in said.items() if key[0] in names} == held

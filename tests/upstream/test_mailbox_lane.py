@@ -22,7 +22,7 @@ def reactor():
 
 def ask(box, count):
     for i in range(count):
-        box.take(IN, json.dumps({"id": str(i), "do": "rule.ls"}).encode(), False)
+        box.take(IN, json.dumps({"id": str(i), "request": {"do": "rule.ls"}}).encode(), False)
 
 
 def test_rows_that_are_due_go_before_answers(reactor):
