@@ -88,10 +88,9 @@ SPECIAL = [("coalesce(a, b, ...)", "one type", "the first that is not NULL"), ("
            ("least(a, b, ...)", "one type", "the least, NULLs left out"),
            ("concat(a, b, ...)", "VARCHAR", "texts one behind the other, NULLs left out")]
 
-LIMITS = """Texts in aggregates and memories are kept up to 248 bytes, longer ones cut at a character.
-`count(DISTINCT x)` is exact up to about 120 values, then an estimate (HyperLogLog, 1,024 registers: standard error 3.3 %).
-`percentile` is exact while a window's values are few, then within a share of rank that [the semantics](sql-semantics.md) state.
-An aggregate takes `FILTER (WHERE condition)`; of no values it is NULL, a count 0.
+LIMITS = """An aggregate takes `FILTER (WHERE condition)`; of no values it is NULL, a count 0. Texts in aggregates and memories are kept up to 248 bytes, longer
+ones cut at a character. `count(DISTINCT x)` is exact up to 128 values, then an estimate (HyperLogLog, standard error 3.3 %). `percentile` is exact up to
+127 values, then a value whose rank is off by at most 2 % of the values. [How each case comes out](sql-semantics.md): NULL, NaN, overflow, text, time.
 """
 
 
