@@ -58,7 +58,8 @@ SELECT device, ts FROM env WHERE site = 'B' AND ts - LAG(ts) FILTER (WHERE site 
 
 ## Parameters
 `:name` is a parameter, declared in `rule.toml` under `[parameters.name]` with type `f64`, `i64`, `bool`, `str` or `duration`; without `default` it is
-required. A query with keys or windows also has `max_keys` (10,000) and `max_windows` (20,000), which bound what it remembers.
+required. A query with keys or windows also has `max_keys` (10,000) and `max_windows` (20,000), which
+bound what it remembers; where that would take more than a quarter of the rule's memory, the default is what a quarter holds.
 """
 
 TYPES_TEXT = """## Types
