@@ -10,6 +10,7 @@ from gateway import links
 from gateway.clock import Clock
 from gateway.core import Core
 from gateway.reactor import Reactor
+from gateway.upkeep import Upkeep
 
 RETRY_S = 5.0
 
@@ -58,6 +59,7 @@ class Parts:
         self.broker = links.broker(self.config, self.reactor, self.intake, self.log)
         self.sources = [source for source in (self.listener, self.broker) if source is not None]
         self.upstream = links.upstream(self.config, self.reactor, [lane for _, lane in self.core.lanes], self.log, handle)
+        self._upkeep = Upkeep(self.reactor, links.followed(self.config, self.listener, self.broker, self.upstream, self.log))
         if self.upstream is not None:
             self.upstream.start()
 

@@ -45,16 +45,18 @@ class Gateway(Struct, forbid_unknown_fields=True):
 
 
 class Tls(Struct, forbid_unknown_fields=True):
-    """TLS 1.2 or later."""
+    """TLS 1.2 or later. The listener's, the broker's and upstream's files are followed: new ones count for new connections, without a restart."""
 
     ca: str | None = None
     cert: str | None = None
     key: str | None = None
+    alpn: list[str] = []
 
     DOCS = {
         "ca": "PEM file of the authorities that are trusted; without it those of the system",
         "cert": "PEM file of this side's certificate chain",
         "key": "PEM file of its private key",
+        "alpn": "application protocols to offer (broker and upstream), such as [\"x-amzn-mqtt-ca\"] for AWS IoT Core on port 443",
     }
 
 
@@ -64,6 +66,9 @@ class Listener(Struct, forbid_unknown_fields=True):
     host: str = "127.0.0.1"
     port: Port = 1883
     tls: Tls | None = None
+    password_file: str | None = None
+    acl_file: str | None = None
+    anonymous: bool = False
     connections_max: Positive = 1000
     packet_max: Size = size("256KiB")
     rate_per_client: Annotated[float, Meta(gt=0)] | None = None
@@ -71,7 +76,10 @@ class Listener(Struct, forbid_unknown_fields=True):
     DOCS = {
         "host": "address to listen on",
         "port": "port to listen on; 0 takes a free one",
-        "tls": "certificate of the listener; with ca, devices must show one of their own",
+        "tls": "certificate of the listener; with ca, devices must show one of their own, and its common name is the client id",
+        "password_file": "users and hashes, written by `tidegate passwd`; each device has to be one of them",
+        "acl_file": "who may publish where, with %c and %u: see docs/security.md; needed where devices show who they are",
+        "anonymous": "true: take devices that do not show who they are, also from the network and without tls",
         "connections_max": "further connections are refused",
         "packet_max": "a larger packet closes its connection",
         "rate_per_client": "events a second; a faster device is read more slowly",
