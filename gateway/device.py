@@ -130,7 +130,7 @@ class Device:
                 self.watch()
                 return
             status = self.connection.resume()
-        self._tell_denied()
+        denied = self._tell_denied()
         if status == FAULT:
             raise mqtt.Malformed.of_fault(self.connection.fault, self.version)
         if status == CLOSED:
@@ -141,7 +141,7 @@ class Device:
             self.heard_at = self.listener.reactor.now
         if self.connection.owes:
             self.listener.owing.add(self)
-        self._pay()
+        self._pay(denied)
         self.flush()
         if status == FULL:
             self.listener.full()
@@ -181,9 +181,9 @@ class Device:
         self.listener.published += fresh
         return fresh
 
-    def _pay(self):
+    def _pay(self, denied):
         """The token bucket: events are taken as they come, and a debt stops the reading until it is paid."""
-        fresh, rate = self.count() + self._tell_denied(), self.listener.rate_per_client
+        fresh, rate = self.count() + denied, self.listener.rate_per_client
         if rate is None:
             return
         now = self.listener.reactor.now
