@@ -59,6 +59,7 @@ def _finished(config, path):
 def _sound(data):
     """A configuration of the streams without a problem, and of the rules without one that read them."""
     config = spec.Config(streams={})
+    config.gateway = _struct(spec.Gateway, data.get("gateway", {}), "gateway", []) or config.gateway
     for name, table in _table(data, "streams").items():
         stream = _struct(spec.Stream, table, name, wrong := [])
         if not wrong:
@@ -157,6 +158,7 @@ def _resolve_paths(config, base):
         return None if path is None else str(base / path)
 
     config.gateway.data = absolute(config.gateway.data)
+    config.gateway.mask_key_file = absolute(config.gateway.mask_key_file)
     for rule in config.rules.values():
         if rule.module.endswith(".wasm"):
             rule.module = absolute(rule.module)

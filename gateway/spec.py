@@ -34,6 +34,7 @@ class Gateway(Struct, forbid_unknown_fields=True):
     checkpoint: Duration = duration("10s")
     log_format: Literal["text", "json"] = "text"
     rules_cpu: Part = field(default_factory=lambda: Part.parse("80%"))
+    mask_key_file: str | None = None
 
     DOCS = {
         "name": "identity of the gateway in every upstream topic and batch; never change it on a device with data",
@@ -41,6 +42,7 @@ class Gateway(Struct, forbid_unknown_fields=True):
         "checkpoint": "how often rule state is written, at most; a restart replays what came since",
         "log_format": "lines for people or JSON objects",
         "rules_cpu": "of one core for all rules together; beyond it those wait that take more than their fair part, see docs/operations.md",
+        "mask_key_file": "file of 64 hexadecimal digits (`openssl rand -hex 32`) that keys the hashes of masked fields",
     }
 
 
@@ -134,6 +136,7 @@ class FieldSpec(Struct, forbid_unknown_fields=True, rename={"from_": "from"}):
     required: bool = True
     unit: str = ""
     format: Literal["s", "ms", "us", "ns", "rfc3339"] | None = None
+    mask: Annotated[str, Meta(pattern=r"^(drop|hash|truncate:[0-9]{1,3})$")] | None = None
 
     DOCS = {
         "type": "f64, i64, bool, str or time",
@@ -141,6 +144,7 @@ class FieldSpec(Struct, forbid_unknown_fields=True, rename={"from_": "from"}):
         "required": "false: may be missing or null",
         "unit": "for people",
         "format": "of a time: s, ms, us, ns since 1970, or rfc3339",
+        "mask": "before anything is stored: drop (null), hash (a text, keyed), truncate:N (a text's first N characters, an f64's N decimals)",
     }
 
 

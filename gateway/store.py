@@ -95,7 +95,7 @@ class Store:
         content = letter(record)
         out = {"number": record.position, "received": timestamp(content["received_ns"]), "reason": content["reason"],
                "stream": self.stream(record.stream) if record.stream else None, "journal_position": record.first, "events": record.count}
-        out |= {name: content[name] for name in ("topic", "rule", "module", "backtrace", "size") if name in content}
+        out |= {name: content[name] for name in ("topic", "rule", "module", "backtrace", "size", "withheld") if name in content}
         if "payload" in content:
             try:
                 out["payload"] = content["payload"].decode()
