@@ -26,7 +26,11 @@ class Parts:
         self.sources, self.listener, self.broker, self.upstream = [], None, None, None
         self._disk = Disk()
         self._lock = self._claim(config.gateway.data)
-        self.core, recovered = self._recovered()
+        try:
+            self.core, recovered = self._recovered()
+        except BaseException:
+            os.close(self._lock)
+            raise
         self.clock = Clock(recovered.received_ns)
 
     def _claim(self, data):

@@ -159,6 +159,7 @@ def _resolve_paths(config, base):
 
     config.gateway.data = absolute(config.gateway.data)
     config.gateway.mask_key_file = absolute(config.gateway.mask_key_file)
+    config.gateway.encryption_key_file = absolute(config.gateway.encryption_key_file)
     for rule in config.rules.values():
         if rule.module.endswith(".wasm"):
             rule.module = absolute(rule.module)

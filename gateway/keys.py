@@ -19,3 +19,9 @@ def load(path, place) -> bytes:
     if not re.fullmatch("[0-9A-Fa-f]{64}", line):
         raise ConfigError(f"{place}: the first line of {path} is not 64 hexadecimal digits; `openssl rand -hex 32` writes such a line")
     return bytes.fromhex(line)
+
+
+def encryption_key(config) -> bytes | None:
+    """The key of a configuration's data directory; None when it names none. Raises ConfigError."""
+    path = config.gateway.encryption_key_file
+    return None if path is None else load(path, "gateway.encryption_key_file")

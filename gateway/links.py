@@ -4,6 +4,7 @@ import json
 from contextlib import contextmanager
 
 from edge.errors import ConfigError
+from gateway import keys
 from gateway.upkeep import Followed
 
 
@@ -178,6 +179,7 @@ def problems(config) -> list[tuple[str, str]]:
     """Files of certificates, keys and passwords that cannot be used: (place, problem)."""
     found = []
     tries = [("listener.tls", lambda: config.listener and server_tls("listener.tls", config.listener.tls)), ("api.tls", lambda: server_tls("api.tls", config.api.tls))]
+    tries.append(("gateway.encryption_key_file", lambda: keys.encryption_key(config)))
     if config.listener:
         tries += [("listener.password_file", lambda: _users(config.listener)), ("listener.acl_file", lambda: _permits(config.listener))]
     for place, end in (("broker", config.broker), ("upstream", config.upstream)):

@@ -35,6 +35,7 @@ class Gateway(Struct, forbid_unknown_fields=True):
     log_format: Literal["text", "json"] = "text"
     rules_cpu: Part = field(default_factory=lambda: Part.parse("80%"))
     mask_key_file: str | None = None
+    encryption_key_file: str | None = None
 
     DOCS = {
         "name": "identity of the gateway in every upstream topic and batch; never change it on a device with data",
@@ -43,6 +44,7 @@ class Gateway(Struct, forbid_unknown_fields=True):
         "log_format": "lines for people or JSON objects",
         "rules_cpu": "of one core for all rules together; beyond it those wait that take more than their fair part, see docs/operations.md",
         "mask_key_file": "file of 64 hexadecimal digits (`openssl rand -hex 32`) that keys the hashes of masked fields",
+        "encryption_key_file": "such a file, too: journal, outboxes, dead letters and checkpoints are encrypted from then on, see docs/security.md",
     }
 
 
