@@ -5,8 +5,6 @@
     permits       listener.acl_file; what a device may publish on, its will included
 """
 
-import os
-
 from gateway import passwords
 from gateway.permits import UNSAFE
 from gateway.verifier import BUSY, Verifier
@@ -28,7 +26,7 @@ class Doorman:
         self.users, self.permits = users, permits
         self.certificates, self.anonymous = certificates, anonymous
         self._verifier = Verifier(reactor) if users is not None else None
-        self._nobody = passwords.hashed(os.urandom(8)) if users is not None else ""      # so that an unknown user takes as long as a wrong password
+        self._nobody = passwords.unknown() if users is not None else ""      # so that an unknown user takes as long as a wrong password
 
     def ask(self, device, connect):
         """Check a valid CONNECT; device.checked(None or a refusal) is called now or later."""

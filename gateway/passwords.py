@@ -25,7 +25,16 @@ _HASH = re.compile(r"\$scrypt\$ln=(\d{1,2}),r=(\d{1,2}),p=(\d{1,2})\$([A-Za-z0-9
 def hashed(password: bytes) -> str:
     """The hash of a password, with a fresh salt."""
     salt = os.urandom(16)
-    return f"$scrypt$ln={COST},r={BLOCK},p={LANES}${_text(salt)}${_text(_scrypt(password, salt, COST, BLOCK, LANES, 32))}"
+    return _line(salt, _scrypt(password, salt, COST, BLOCK, LANES, 32))
+
+
+def unknown() -> str:
+    """A hash that no password has."""
+    return _line(os.urandom(16), os.urandom(32))
+
+
+def _line(salt, key):
+    return f"$scrypt$ln={COST},r={BLOCK},p={LANES}${_text(salt)}${_text(key)}"
 
 
 def verify(password: bytes, line: str) -> bool:

@@ -12,6 +12,7 @@ from hashlib import blake2b
 from queue import SimpleQueue
 
 from gateway import passwords
+from gateway._connection import give_memory_back
 
 WAITING_MAX = 256
 KNOWN_MAX = 4096
@@ -92,6 +93,8 @@ class Verifier:
             if good is False:
                 self._failed(address, now)
             then(BUSY if good is None else good)
+        if not self._waiting:
+            give_memory_back()           # scrypt's 16 MiB
 
     def _failed(self, address, now):
         count, since = self._failures.pop(address, (0, now))
