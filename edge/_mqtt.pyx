@@ -16,7 +16,6 @@ from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memcpy
 from edge._intake cimport DUP, Intake, NO_TOPIC, RETAIN
 from edge._mqtt_session cimport PacketIds, Run
-from edge._permission cimport forbidden
 
 # fault: (what, section of MQTT 3.1.1, section of MQTT 5.0, MQTT 5 reason code)
 FAULTS = {
@@ -306,10 +305,11 @@ cdef class Flow:
         else:
             if qos and self.v5 and self.server and self.acks_owed + self.received.n >= self.inflight_max:
                 return self.refuse(out, FAULT_INFLIGHT)
-            if self.server and (forbidden(publish.topic, publish.topic_size)
-                                or self.permission is not None and not self.permission.allows(publish.topic, publish.topic_size)):
+            if self.permission is not None and not self.permission.allows(publish.topic, publish.topic_size):
                 return self.deny(&publish, out)
             topic = intake.topics.intern(publish.topic, publish.topic_size)
+            if topic != NO_TOPIC and self.server and intake.topics.topics[topic].forbidden:
+                return self.deny(&publish, out)
             if topic == NO_TOPIC or not intake.put(topic, publish.payload, publish.payload_size, publish.packet_id, publish.flags):
                 return STOP_FULL
             if qos == 2 and not self.received.add(publish.packet_id):
