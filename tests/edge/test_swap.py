@@ -131,3 +131,19 @@ def test_fresh_puts_what_was_open_on_the_partial_stream(modules, seed, at, same)
     assert sum(w["count"] for w in windows) == account["aggregated"], "each row counts in one window, or is accounted for otherwise"
     assert {name for name, _ in world.rows if name.endswith(".partial")} <= {"tumble.partial"}
     world.assert_balanced()
+
+
+def test_the_partial_stream_of_a_rule_that_comes_and_goes_goes_on_counting(modules):
+    world, partial = World(modules).start(), []
+    tumble = world.core.deployments["tumble"]
+    for i in range(3):
+        for k in range(4):
+            world.now_ns += S
+            world.put(*(env(d, 4 * i + k, world.now_ns // 10**6, 20.0 + i) for d in "abc"))
+        partial.append(world.stream("tumble.partial").next_sequence)
+        finished(world.carry_out(world.core.remove("tumble")))
+        if i == 1:
+            world.crash(0)
+        finished(world.carry_out(world.core.deploy(tumble, policy="fresh")))
+    world.drain()
+    assert partial == [0, 3, 6] and len(world.of("tumble.partial")) == 9 and not world.missing() and not world.announced()
