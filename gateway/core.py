@@ -222,7 +222,8 @@ class Core:
     # --- checkpoints
 
     def cursors(self):
-        return {outbox.name: lane.state() for outbox, lane in self.lanes}
+        at_work = {stream.number for stream in self.pipeline.streams}
+        return {outbox.name: lane.state(at_work | outbox.numbers_waiting(lane.rows_acked, lane.rows_dead)) for outbox, lane in self.lanes}
 
     def cursors_moved(self) -> bool:
         return self.cursors() != self._cursors
