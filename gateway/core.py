@@ -255,8 +255,13 @@ class Core:
 
     @property
     def busy(self) -> bool:
-        """advance() has something to do."""
-        return self.swaps.busy or self.shadows.busy
+        """advance() has something to do, now."""
+        return (self.swaps.busy or self.shadows.busy) and self._rests
+
+    @property
+    def _rests(self) -> bool:
+        """Nothing is halfway through, and the disk takes what comes."""
+        return not (self.unsettled or self.pipeline.blocked or any(stream.waiting for stream in self.pipeline.inputs))
 
     def deploy(self, deployment, *, policy="auto", horizon_ns=None, who="") -> Swap:
         """Ask for a version of a rule, new or in the place of another; `previous` and `configured` are filled in. Raises ConfigError when too many wait."""
@@ -303,7 +308,7 @@ class Core:
 
     def advance(self, budget_s) -> bool:
         """Go on with what was asked for, between two turns. True when something was committed: what it put out may leave."""
-        if self.unsettled or self.pipeline.blocked or any(stream.waiting for stream in self.pipeline.inputs):
+        if not self._rests:
             return False
         committed = self.swaps.advance(budget_s)
         return self.shadows.advance(budget_s) or committed
@@ -342,7 +347,7 @@ class Core:
             change.turn()
             self.pipeline.owed = []
             self.deployments, self._removed, self.generation = before
-            self.unsettled = True
+            self.unsettled = self.urgent = True
             with suppress(DiskError):
                 self.settle()
             raise

@@ -94,8 +94,8 @@ def test_after_a_replay_a_new_version_says_what_it_would_have_said_had_it_always
     assert after == [row for sequence, row in new.of("tumble").items() if sequence >= counts[at]["tumble"]]
 
 
-@pytest.mark.parametrize("horizon_s", [19, 40])
-@pytest.mark.parametrize("at", range(20, 60, 4))
+@pytest.mark.parametrize("horizon_s", [19])
+@pytest.mark.parametrize("at", range(20, 60, 9))
 def test_a_horizon_of_windows_lateness_and_silence_is_enough(modules, at, horizon_s):
     rng, worlds = random.Random(at), []
     steps = [[(d, i, START // 10**6 + i * 700 - rng.choice([0, 0, 100, 1900]), 20.0 + i % 7) for d in "abc" if rng.random() < 0.8] for i in range(80)]
