@@ -85,7 +85,7 @@ class Core:
         if self._behind:
             self.generation, committed = filed, plain
         self._filed = filed
-        known = [Deployment.from_dict(data) for data in committed]
+        known = [d for data in committed if (d := self._read(data)) is not None]
         self.lineup = lineup = Lineup(self.config, known)
         self.store.protected = lambda: {digest for d in (*known, *self.deployments.values()) for digest in d.digests()} | set(lineup.modules)
         self.deployments = {}
@@ -106,6 +106,13 @@ class Core:
         if self._plain() != committed:
             self.generation += 1
         return book
+
+    def _read(self, data):
+        try:
+            return Deployment.from_dict(data)
+        except DiskError as error:
+            self.log.error("rule", f"{error}: it is left out")
+        return None
 
     def _plain(self):
         """The deployments as data, those of removed rules of the configuration too."""

@@ -4,6 +4,7 @@ import json
 from ast import literal_eval
 from pathlib import Path
 
+import msgpack
 import pytest
 import rule_module as m
 import tidegate_rules
@@ -229,6 +230,35 @@ def test_a_checkpoint_from_before_a_swap_gives_no_number_twice(world):
     feed(world, 10, 500)
     world.drain()
     assert before > 1 << 29 and ("hot", before) in world.rows and not world.missing()
+
+
+def test_a_checkpoint_of_the_format_before_keeps_its_rules_states(world):
+    feed(world, 13)
+    meta, images = capture(world.pipeline, world.core.cursors())
+    plain = msgpack.unpackb(meta, strict_map_key=False)
+    for name in ("owed", "deferred"):
+        plain.pop(name, None)
+    for stage in plain["stages"].values():
+        del stage["input"], stage["enabled"], stage["rows"][7:]
+    for stream in plain["streams"].values():
+        del stream["sent"]
+    world.core.checkpoints.save(msgpack.packb(plain | {"version": 1}), images)
+    world.crash(0)
+    assert world.recovered.checkpoint and world.recovered.fresh == () and not world.recovered.lost and runs(world, "hot") == 1
+    feed(world, 10)
+    world.tick(60)
+    world.drain()
+    world.assert_balanced()
+    assert sum(literal_eval(row)["count"] for row in world.of("tumble").values()) == len(world.of("hot"))
+
+
+def test_a_deployment_that_cannot_be_read_stops_no_start(world):
+    world.deploy("hot", digest=DIGESTS[2])
+    world.core._plain = lambda: [{"rule": "hot", "input": 7}, {}]
+    world.checkpoint()
+    world.core.generation += 1
+    restart(world)
+    assert runs(world, "hot") == 1 and said(world, "a stored deployment is damaged")
 
 
 # --- changes while it runs
