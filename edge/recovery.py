@@ -201,19 +201,24 @@ def _count_letters(pipeline, since):
 def _without_checkpoint(pipeline, recovered):
     """Sequences from what the logs hold, and the journal position to play from."""
     by_name = {s.name: s for s in pipeline.streams}
+    ends = {}                            # stream's name -> sequence after the last that stands in an outbox
     shown_ns = 0
     for outbox in pipeline.outboxes:
-        names, schemas = {}, {}
+        schemas = {}
         for record in _records(outbox.log, outbox.log.tail):
             if record.kind == SCHEMA:
                 schemas[record.stream] = Schema.from_dict(msgpack.unpackb(record.payload))
-                names[record.stream] = schemas[record.stream].stream
-            elif record.kind in (BATCH, GAP) and names.get(record.stream) in by_name:
-                stream = by_name[names[record.stream]]
-                stream.next_sequence = max(stream.next_sequence, record.first + record.count)
-                outbox.adopt(stream, record)
+            elif record.kind in (BATCH, GAP) and record.stream in schemas:
+                name = schemas[record.stream].stream
+                ends[name] = max(ends.get(name, 0), record.first + record.count)
+                outbox.adopt(name, record)
                 if record.kind == BATCH:
                     shown_ns = max(shown_ns, decode_columns(record.payload, schemas[record.stream]).received_ns)
+    for name, end in ends.items():
+        if name in by_name:
+            by_name[name].next_sequence = end
+        else:                            # of a rule that is not here, and may come back
+            pipeline.absent["streams"][name] = {"next": end, "since": end, "arrived": 0, "rejected": 0, "damaged": 0, "jump": True}
     inputs = {s.name: s for s in pipeline.inputs}
     schemas, position = {}, pipeline.journal.log.head
     for record in _records(pipeline.journal.log, pipeline.journal.log.tail):

@@ -86,7 +86,7 @@ class Core:
         if self._behind:
             self.generation, committed = filed, plain
         self._filed = filed
-        known = [Deployment.from_dict(data) for data in committed]
+        known = [d for data in committed if (d := self._read(data)) is not None]
         self.lineup = lineup = Lineup(self.config, known)
         self.store.protected = lambda: {digest for d in (*known, *self.deployments.values()) for digest in d.digests()} | set(lineup.modules)
         self.deployments = {}
@@ -107,6 +107,13 @@ class Core:
         if self._plain() != committed:
             self.generation += 1
         return book
+
+    def _read(self, data):
+        try:
+            return Deployment.from_dict(data)
+        except DiskError as error:
+            self.log.error("rule", f"{error}: it is left out")
+        return None
 
     def _plain(self):
         """The deployments as data, those of removed rules of the configuration too."""
@@ -223,7 +230,8 @@ class Core:
     # --- checkpoints
 
     def cursors(self):
-        return {outbox.name: lane.state() for outbox, lane in self.lanes}
+        at_work = {stream.number for stream in self.pipeline.streams}
+        return {outbox.name: lane.state(at_work | outbox.numbers_waiting(lane.rows_acked, lane.rows_dead)) for outbox, lane in self.lanes}
 
     def cursors_moved(self) -> bool:
         return self.cursors() != self._cursors
@@ -255,8 +263,13 @@ class Core:
 
     @property
     def busy(self) -> bool:
-        """advance() has something to do."""
-        return self.swaps.busy or self.shadows.busy
+        """advance() has something to do, now."""
+        return (self.swaps.busy or self.shadows.busy) and self._rests
+
+    @property
+    def _rests(self) -> bool:
+        """Nothing is halfway through, and the disk takes what comes."""
+        return not (self.unsettled or self.pipeline.blocked or any(stream.waiting for stream in self.pipeline.inputs))
 
     def deploy(self, deployment, *, policy="auto", horizon_ns=None, who="") -> Swap:
         """Ask for a version of a rule, new or in the place of another; `previous` and `configured` are filled in. Raises ConfigError for limits beyond
@@ -308,7 +321,7 @@ class Core:
 
     def advance(self, budget_s) -> bool:
         """Go on with what was asked for, between two turns. True when something was committed: what it put out may leave."""
-        if self.unsettled or self.pipeline.blocked or any(stream.waiting for stream in self.pipeline.inputs):
+        if not self._rests:
             return False
         committed = self.swaps.advance(budget_s)
         return self.shadows.advance(budget_s) or committed
@@ -347,7 +360,7 @@ class Core:
             change.turn()
             self.pipeline.owed = []
             self.deployments, self._removed, self.generation = before
-            self.unsettled = True
+            self.unsettled = self.urgent = True
             with suppress(DiskError):
                 self.settle()
             raise

@@ -116,7 +116,7 @@ class Daemon:
             self._forward()
         if self.pipeline.deferred:
             self._serve()
-        if self._checkpoint_due:
+        if self._checkpoint_due or self.core.unsettled:
             self._checkpoint()
 
     def _may_take(self) -> bool:
@@ -216,7 +216,7 @@ class Daemon:
         if self._stored:
             return                       # it is in the journal, and in no rule's state yet
         self._checkpoint_due = False
-        if not self.blocked and self.pipeline.changes == self._checkpointed and not self.core.cursors_moved():
+        if not self.blocked and not self.core.unsettled and self.pipeline.changes == self._checkpointed and not self.core.cursors_moved():
             return
         try:
             self.core.checkpoint()
