@@ -22,7 +22,7 @@ COMMANDS = {
     "rule": "write, test, upload and watch rules",
     "tail": "a stream's or rule's events, live",
     "dead-letters": "events and batches that could not be processed",
-    "buffer": "list, verify or export the logs on disk",
+    "buffer": "list, verify, repair, export or tail the logs on disk",
     "bench": "measure speed and size against their baselines",
     "version": "print versions",
 }
