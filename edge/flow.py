@@ -162,6 +162,14 @@ class Flow(Deferral):
             for stage in stream.stages:
                 stage.since += JUMP
 
+    def leave_out_unsent(self, streams):
+        """Announce what nobody took while these streams had no outboxes."""
+        for stream in streams:
+            if stream.unsent:
+                for outbox in stream.outboxes:
+                    outbox.writer.append(GAP, stream.number, stream.sent, stream.unsent, b"")
+            stream.sent = None if stream.outboxes else stream.sent
+
     def below(self, streams):
         """Streams, and all that rules make of them."""
         found = list(streams)

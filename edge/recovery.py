@@ -100,6 +100,7 @@ def restore(pipeline, loaded, behind=False) -> tuple[Recovered, dict]:
         recovered.lost |= not pipeline.journal.log.tail <= position <= pipeline.journal.log.head
         if pipeline.journal.log.head < position:         # its tail rotted: positions that the checkpoint has seen are not given again
             pipeline.journal.log.truncate(position)
+        pipeline.leave_out_unsent(pipeline.streams)
         _bridge(pipeline, meta, replays=position < pipeline.journal.head, behind=behind)
         _count_letters(pipeline, meta["dead"])
     elif any(log.head for log in (pipeline.journal.log, *(outbox.log for outbox in pipeline.outboxes))):
@@ -120,12 +121,13 @@ def _bridge(pipeline, meta, replays, behind):
     streams, outboxes = {s.name for s in pipeline.streams}, {o.name for o in pipeline.outboxes}
     pipeline.absent = {kind: {name: state for name, state in meta[kind].items() if name not in present}
                        for kind, present in (("streams", streams), ("outboxes", outboxes), ("lanes", outboxes))}
-    for state in pipeline.absent["streams"].values():
-        state["jump"] = state.get("jump", False) or replays
+    live = {schema["stream"] for _, schema in meta["schemas"]}       # when the checkpoint was made: the others have put out nothing since
+    for name, state in pipeline.absent["streams"].items():
+        state["jump"] = state.get("jump", False) or behind or (replays and name in live)
     changed = {name for name in streams if meta["streams"].get(name, {}).get("jump")}
     for stage in pipeline.stages:
         was = meta["stages"].get(stage.name)
-        new = stage.output.name not in meta["streams"]
+        new = stage.output.name not in live
         other = was is None or not stage.fits(was) or was.get("enabled", True) != stage.enabled
         if stage.input.name in changed or (replays and not new and other):
             changed |= {stage.output.name, stage.late.name}

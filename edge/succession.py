@@ -116,6 +116,7 @@ class Succession:
         """What is new must be said before it is used; after turn()."""
         for stream in self._fresh:
             self._pipeline.announce(stream)
+        self._pipeline.leave_out_unsent(self._pipeline.streams)
         self._pipeline.jump(self._jumping)   # unmade, they jump by the same the next time
 
     # --- inside
@@ -128,7 +129,8 @@ class Succession:
         schemas = (rule.output_schema, rule.late_schema, partial_schema(rule))
         for stream, schema in zip(stage.made, schemas):
             more = () if stream is stage.late else lanes
-            self._put(stream, {"outboxes": self._outboxes(stream.name, more) if more is not None else stream.outboxes})
+            if more is not None:
+                self._put(stream, {"outboxes": self._outboxes(stream.name, more), "sent": stream.frontier})
             if schema != stream.schema:
                 self._put(stream, {"schema": schema, "number": self._number(schema)})
                 self._fresh.append(stream)

@@ -15,6 +15,7 @@ from edge.deployment import Deployment
 from edge.errors import ConfigError, DiskError, RuleError
 from edge.flow import SHARE
 from edge.identity import Identity
+from edge.limits import Limits
 from edge.log import Log
 from edge.outbox import Outbox
 from edge.pipeline import Pipeline
@@ -258,7 +259,12 @@ class Core:
         return self.swaps.busy or self.shadows.busy
 
     def deploy(self, deployment, *, policy="auto", horizon_ns=None, who="") -> Swap:
-        """Ask for a version of a rule, new or in the place of another; `previous` and `configured` are filled in. Raises ConfigError when too many wait."""
+        """Ask for a version of a rule, new or in the place of another; `previous` and `configured` are filled in. Raises ConfigError for limits beyond
+        this gateway's, and when too many wait."""
+        current, most = self.deployments.get(deployment.rule), self.config.rules_limits
+        if current is None or current.limits != deployment.limits:
+            deployment = replace(deployment, limits=Limits(*map(int, (most.time, most.memory, most.output))).allow(deployment.limits, deployment.rule))
+
         def aim(now):
             previous = None if now is None else now.previous if now.version == deployment.version else now.version
             return replace(deployment, previous=previous, configured=self._fingerprint(deployment.rule, now))

@@ -85,7 +85,7 @@ def _filters(n, step):
 
 def batches(folder, quick):
     """All events in messages of a thousand, without loss; and what decoding and encoding take."""
-    events, decode_ns = _decoded(folder, 5_000 if quick else 100_000)
+    events, decode_ns = decoded(folder, 5_000 if quick else 100_000)
     size = encode_ns = unpack_ns = json_bytes = zstd_bytes = 0
     compressor = zstandard.ZstdCompressor(level=3)
     for batch, lines in events:
@@ -109,7 +109,7 @@ def batches(folder, quick):
     ]
 
 
-def _decoded(folder, count):
+def decoded(folder, count):
     """[(Batch, its payloads as lines)] of a thousand rows each; ns an event that decoding took."""
     run = Engine(folder / "batches", workload.STREAM + DOORS.replace('"hot"', '"env"').replace('"seconds"', '"env"'))
     contracts = run.pipeline.router.contracts

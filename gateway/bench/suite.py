@@ -1,6 +1,6 @@
 """Which measurements there are, by the name that --only takes."""
 
-from gateway.bench import alerts, footprint, inside, rates
+from gateway.bench import alerts, footprint, inside, rates, sql
 
 MEASUREMENTS = {
     "engine": inside.engine,
@@ -8,6 +8,7 @@ MEASUREMENTS = {
     "batches": inside.batches,
     "direct": rates.direct,
     "broker": rates.broker,
+    "sql": sql.sql,
     "alerts": alerts.alerts,
     "memory": footprint.memory,
     "start": footprint.start,

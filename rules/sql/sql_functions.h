@@ -5,7 +5,7 @@
 
    NULL never comes in: the compiler asks before it calls. A function that can give NULL returns 0 and leaves *out alone; one that
    returns a sql_str returns 0. What is an error in DuckDB (overflow, a bad cast) is NULL here, as TRY(...) gives there.
-   exp, log, pow and fmod are musl's (MIT), linked from wasi-libc. docs/rules/sql-semantics.md says what each function promises. */
+   exp, log, pow, fmod and fma are musl's (MIT), linked from wasi-libc. docs/rules/sql-semantics.md says what each function promises. */
 #ifndef SQL_FUNCTIONS_H
 #define SQL_FUNCTIONS_H
 #define SQL(name) __attribute__((export_name(#name), used, noinline)) name

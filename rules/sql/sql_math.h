@@ -1,5 +1,5 @@
 /* Part of sql_functions.h: numbers. f64 follows IEEE 754 as DuckDB does (1/0 is inf, ln(-1) NaN); i64 that overflows is NULL. */
-double exp(double), log(double), log2(double), log10(double), pow(double, double), fmod(double, double);
+double exp(double), log(double), log2(double), log10(double), pow(double, double), fmod(double, double), fma(double, double, double);
 
 TG_INLINE bool sql_is_nan(double x) { return x != x; }
 TG_INLINE bool sql_is_finite(double x) { return x - x == 0; }

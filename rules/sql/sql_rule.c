@@ -87,7 +87,11 @@ void SQL(sql_put_field)(uint32_t o, uint32_t i, uint32_t row) {
 /* Keys and windows. */
 void *SQL(sql_state)(uint32_t row) { return tg_state(tg_key_of(row)); }
 
-static void sql_shut(const window *w, void *tally) { sql_close(tally, w->start, w->end); }
+static bool sql_at_row;                                   /* a row's texts are in the arena: a window that has to make room leaves them there */
+static void sql_shut(const window *w, void *tally) {
+    if (!sql_at_row) sql_arena_reset();
+    sql_close(tally, w->start, w->end);
+}
 static void sql_each_add(event e, void *tally) { sql_add(e.row, tally); }
 static void *sql_tally_found;
 static void sql_found(event e, void *tally) { (void)e; sql_tally_found = tally; }
@@ -160,7 +164,9 @@ static void process(void) {
     sql_batch.slots = tg_keys.slots;
     if (sql_table.form >= TUMBLE) sql_batch.times = tg_in_of[tg_windows.time].values;
     if (tg_the_plan.n_outputs == 0) tg_answer.selected = sql_batch.selected = tg_bits(&tg_selected_bits);
+    sql_at_row = true;
     if (tg_now->rows) sql_rows();
+    sql_at_row = false;
     if (sql_table.form != SINGLE) tg_keys_end();
 }
 

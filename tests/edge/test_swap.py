@@ -11,6 +11,8 @@ from hypothesis import strategies as st
 from pipeline_world import RULES, START, S, Script, World, env, modules
 from test_pipeline_crash import SCRIPTS
 
+from edge.errors import ConfigError
+
 __all__ = ["modules"]
 
 RULE_NAMES = ("once", "tumble", "hop", "gone", "band", "slope", "slopes")
@@ -131,3 +133,17 @@ def test_fresh_puts_what_was_open_on_the_partial_stream(modules, seed, at, same)
     assert sum(w["count"] for w in windows) == account["aggregated"], "each row counts in one window, or is accounted for otherwise"
     assert {name for name, _ in world.rows if name.endswith(".partial")} <= {"tumble.partial"}
     world.assert_balanced()
+
+
+def test_a_pushed_rule_has_no_more_than_the_gateway_allows(modules):
+    world = World(modules, RULES + '[rules_limits]\ntime = "5ms"\nmemory = "32MiB"\n').start()
+    configured = world.stage("tumble").rule.limits
+    assert finished(world.deploy("tumble", params=world.core.deployments["tumble"].params | {"length": "7s"})) and world.stage("tumble").rule.limits == configured
+    digest = world.core.deployments["tumble"].digest
+    finished(world.deploy("new", input="env", digest=digest, params=world.core.deployments["tumble"].params))
+    assert world.stage("new").rule.limits.time_ns == 5_000_000 and world.stage("new").rule.limits.memory_bytes == 16 << 20
+    finished(world.deploy("new", limits={"memory_bytes": 32 << 20, "time_ns": 1_000_000}))
+    assert world.stage("new").rule.limits.time_ns == 1_000_000
+    for limits in ({"time_ns": 6_000_000}, {"memory_bytes": 33 << 20}, {"output_bytes": 17 << 20}, {"table_elements": 5}, {"time_ns": "1"}):
+        with pytest.raises(ConfigError, match="limits"):
+            world.deploy("new", limits=limits)

@@ -12,7 +12,8 @@ from edge.schema import Field, Schema
 from rulec import sql
 
 SECOND = 10**9
-ENV = Schema("env", (Field("device", "str"), Field("ts", "time"), Field("temp", "f64"), Field("hum", "f64"), Field("n", "i64"), Field("ok", "bool"), Field("site", "str")),
+ENV = Schema("env", (Field("device", "str"), Field("ts", "time"), Field("temp", "f64"), Field("hum", "f64"), Field("n", "i64"), Field("ok", "bool"),
+                     Field("site", "str")),
              key="device", time="ts")
 PLAIN = Schema("env", (Field("temp", "f64"), Field("n", "i64"), Field("at", "time")))
 

@@ -39,7 +39,7 @@ REFUSALS = [    # the query, with ^ before the place that is named; what to writ
     ("^WITH a AS (SELECT 1) SELECT * FROM a", "where they are used"),
     ("SELECT * FROM env ^EMIT CHANGES", "leave EMIT out"),
     ("SELECT * FROM env^; DROP TABLE env", "behind the semicolon"),
-    ("SELECT * FROM env ^MATCH_RECOGNIZE (PATTERN (A B) DEFINE A AS temp > 3)", "LAG(state) = 'A'"),
+    ("SELECT * FROM env ^MATCH_RECOGNIZE (PATTERN (A B) DEFINE A AS temp > 3)", "FILTER (WHERE state = 'A')"),
     ("SELECT ^tempp FROM env", "did you mean temp?"),
     ("SELECT ^temp + 1 FROM env", "temp + 1 AS name"),
     ("SELECT ^avg(temp) FROM env", "AS temp_avg"),
@@ -142,17 +142,19 @@ def test_the_same_query_gives_the_same_bytes():
 
 
 def test_long_and_deep_queries_are_refused_in_time():
-    for text in ("SELECT * FROM env WHERE " + "(" * 5000, "SELECT * FROM env WHERE " + "NOT " * 5000 + "ok", "SELECT " + "temp + " * 3000 + "temp AS x FROM env",
+    for text in ("SELECT * FROM env WHERE " + "(" * 5000, "SELECT * FROM env WHERE " + "NOT " * 5000 + "ok",
+                 "SELECT " + "temp + " * 3000 + "temp AS x FROM env",
                  "SELECT * FROM env WHERE " + "-" * 3000 + "temp > 1", "SELECT * FROM env WHERE site = '" + "x" * 70000 + "'",
                  "SELECT * FROM env WHERE " + "ok IS DISTINCT FROM (" * 55 + "ok" + ")" * 55, "SELECT * FROM env WHERE " + "CASE WHEN " * 1000):
         with pytest.raises(RuleError, match="line 1, column"):
             compiled(text)
 
 
-WORDS = """SELECT FROM env WHERE GROUP BY HAVING device ts temp hum n ok site window_start window_end * , ( ) + - / % || = <> < <= > >= AND OR NOT IS NULL IN BETWEEN LIKE
-ESCAPE CASE WHEN THEN ELSE END CAST AS DOUBLE BIGINT VARCHAR INTERVAL SECOND DAY TUMBLE HOP SESSION count sum avg min first DISTINCT FILTER lag changed coalesce nullif
-greatest concat lower substring EXTRACT HOUR date_trunc :limit :every :nope ? @x 1 2.5 1e3 'a' "b" `c` 'x TRUE FALSE JOIN UNION OVER LIMIT ORDER ; . [ ] { } :: -> ~ ^ & | # $1
-/* -- TIMESTAMP '2026-01-01' '10' é \x00 ANY ALL EXISTS VALUES WITH TABLE LATERAL ROLLUP PIVOT""".split()
+WORDS = """SELECT FROM env WHERE GROUP BY HAVING device ts temp hum n ok site window_start window_end * , ( ) + - / % || = <> < <= > >= AND OR NOT IS NULL IN
+BETWEEN LIKE ESCAPE CASE WHEN THEN ELSE END CAST AS DOUBLE BIGINT VARCHAR INTERVAL SECOND DAY TUMBLE HOP SESSION count sum avg min first DISTINCT
+FILTER lag changed coalesce nullif greatest concat lower substring EXTRACT HOUR date_trunc :limit :every :nope ? @x 1 2.5 1e3 'a' "b" `c` 'x TRUE
+FALSE JOIN UNION OVER LIMIT ORDER ; . [ ] { } :: -> ~ ^ & | # $1 /* -- TIMESTAMP '2026-01-01' '10' é \x00 ANY ALL EXISTS VALUES WITH TABLE LATERAL
+ROLLUP PIVOT""".split()
 
 
 @settings(max_examples=300, deadline=None)

@@ -56,7 +56,7 @@ def test_an_average_of_integers_is_within_one_ulp_of_duckdbs(library):
         assert got == want if got is None or want is None else ulps(got, want) <= 1, values
 
 
-@pytest.mark.parametrize(("which", "function"), enumerate(["var_samp", "var_pop", "stddev_samp", "stddev_pop"]))
+@pytest.mark.parametrize(("which", "function"), list(enumerate(["var_samp", "var_pop", "stddev_samp", "stddev_pop"])))
 def test_variance_is_exactly_duckdbs(library, which, function):
     for values in samples("f64") + [[1e9 + 0.1 * i for i in range(100)]]:
         got = library.call("sql_variance_result", fill(library, "variance", zip(values)), which, out="f64")
@@ -107,7 +107,7 @@ def test_count_distinct_is_exact_up_to_128(library, kind):
         assert library.call("sql_distinct_result", slot) == ask("count(distinct v)", kind, values)
 
 
-@pytest.mark.parametrize("n", [129, 200, 500, 1000, 3000, 10000])
+@pytest.mark.parametrize("n", [129, 200, 500, 1000, 4000])
 def test_count_distinct_beyond_128_is_within_10_percent(library, n):
     """Standard error 3.3 %: three of these."""
     off = []
@@ -138,7 +138,7 @@ def test_merging_gives_the_bytes_of_adding_all(library, name):
 
 
 def test_merged_distinct_and_variance(library):
-    for n in (0, 5, 100, 128, 300, 5000):
+    for n in (0, 5, 100, 128, 300, 1500):
         whole = library.call("sql_distinct_result", fill(library, "distinct", ((i,) for i in range(n)), "distinct_i64"))
         for step in (1, 2, 7):
             parts = [[(i,) for i in range(n) if i % 10 < step], [(i,) for i in range(n) if i % 10 >= step - 1]]

@@ -208,4 +208,6 @@ def read(gen, node, tally, offset, slot):
     elif result == "percentile":
         code.emit(gen.value(node.args[0]).push)
     value = gen.called(f"sql_{slot.name}_result", "i64" if node.kind in ("bool", "time", "interval") else node.kind, partial=True)
-    return gen.made("i32", value.push, "i32.wrap_i64", null=value.null) if node.kind == "bool" else value
+    if node.kind != "bool":
+        return value
+    return gen.made("i32", value.push, "i32.wrap_i64", value.null, gen.eqz, "i32.and", null=value.null)      # a bool that is NULL is 0: conditions look no further

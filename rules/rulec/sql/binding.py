@@ -17,15 +17,20 @@ SIZE_MAX = 5000                      # nodes of an expression, each name written
 TYPES = {"DOUBLE": "f64", "BIGINT": "i64", "BOOLEAN": "bool", "VARCHAR": "str", "TEXT": "str", "TIMESTAMP": "time"}
 EVENT_TIME = "$time"                 # the input; a stream whose contract names none calls it `time`
 _INSTEAD = {
-    "IntDiv": "write CAST(trunc(a / b) AS BIGINT)", "AtTimeZone": "times are UTC: add or take away an INTERVAL", "Collate": "texts compare by their bytes: leave it out",
-    **dict.fromkeys(("Array", "Struct", "JSONExtract", "JSONExtractScalar", "Bracket", "Dot", "Map", "Tuple"), "a field holds one value: give each part a field in the contract"),
-    **dict.fromkeys(("BitwiseAnd", "BitwiseOr", "BitwiseXor", "BitwiseNot", "BitwiseLeftShift", "BitwiseRightShift"), "write / and % with powers of 2, or a C rule"),
-    "Parameter": "a parameter is written :name", "Star": "* stands alone in SELECT, or in count(*)", "Alias": "AS stands behind a whole expression of SELECT",
+    "IntDiv": "write CAST(trunc(a / b) AS BIGINT)", "AtTimeZone": "times are UTC: add or take away an INTERVAL",
+    "Collate": "texts compare by their bytes: leave it out",
+    **dict.fromkeys(("Array", "Struct", "JSONExtract", "JSONExtractScalar", "Bracket", "Dot", "Map", "Tuple"),
+                    "a field holds one value: give each part a field in the contract"),
+    **dict.fromkeys(("BitwiseAnd", "BitwiseOr", "BitwiseXor", "BitwiseNot", "BitwiseLeftShift", "BitwiseRightShift"),
+                    "write / and % with powers of 2, or a C rule"),
+    "Parameter": "a parameter is written :name", "Star": "* stands alone in SELECT, or in count(*)",
+    "Alias": "AS stands behind a whole expression of SELECT",
     "Window": "LAG(x) and CHANGED(x) work by key without OVER", "Distinct": "DISTINCT is only for count(DISTINCT x)",
     "Any": "write x IN (1, 2, 3)", "All": "write x NOT IN (1, 2, 3)",
 }
 _PARTS = {                           # of sqlglot's nodes, beside `this`, `expression` and `expressions`: what is looked at
-    exp.Like: {"negate"}, exp.Case: {"ifs", "default"}, exp.Between: {"low", "high", "symmetric"}, exp.Cast: {"to"}, exp.Interval: {"unit"}, exp.Column: {"table"},
+    exp.Like: {"negate"}, exp.Case: {"ifs", "default"}, exp.Between: {"low", "high", "symmetric"}, exp.Cast: {"to"}, exp.Interval: {"unit"},
+    exp.Column: {"table"},
     exp.Literal: {"is_string"}, exp.DPipe: {"safe"},
 }
 _BINARY = {exp.Add: "+", exp.Sub: "-", exp.Mul: "*", exp.Div: "/", exp.Mod: "%", exp.DPipe: "||"}
@@ -33,7 +38,7 @@ _COMPARE = {exp.EQ: "=", exp.NEQ: "<>", exp.LT: "<", exp.LTE: "<=", exp.GT: ">",
 
 
 class Binder:
-    """Collects what a query reads: inputs, parameters [names], memories [Node: what LAG and CHANGED look at], slots [aggregates.Slot].
+    """Collects what a query reads: inputs, parameters [names], memories [calls.Memory], slots [aggregates.Slot].
 
     schema: edge.schema.Schema; parameters: name -> type (of the manifest). windowed: whether there is a window. Raises RuleError through source.refuse.
     """
@@ -112,6 +117,8 @@ class Binder:
             self.source.refuse(tree, f"{tree.this[:40]} is no BIGINT: write it as DOUBLE, with .0 behind it")
         if not math.isfinite(number):
             self.source.refuse(tree, f"{tree.this[:40]} is too large for a DOUBLE")
+        if number == 0 and sign < 0 and isinstance(number, float):
+            return self.apply(tree, "negative", [literal("f64", 0.0)])   # -0.0 is no literal: nodes compare by value
         return literal("i64" if isinstance(number, int) else "f64", number)
 
     def _placeholder(self, tree):
@@ -134,7 +141,8 @@ class Binder:
         """Of an INTERVAL, in nanoseconds."""
         unit, amount = (tree.args.get("unit").name if tree.args.get("unit") else "").upper().rstrip("S"), tree.this.name if tree.this else ""
         if unit not in UNITS_NS or not re.fullmatch(r"-?\d{1,18}(\.\d{1,9})?", amount):
-            self.source.refuse(tree, f"this is no interval that a rule knows; write INTERVAL '10' SECOND, with one of {', '.join(UNITS_NS)} (a month has no length)")
+            self.source.refuse(tree, f"this is no interval that a rule knows; write INTERVAL '10' SECOND, with one of {', '.join(UNITS_NS)} "
+                                     "(a month has no length)")
         whole, _, fraction = amount.partition(".")
         value = int(whole + fraction) * UNITS_NS[unit] // 10 ** len(fraction)
         if not -(2**62) < value < 2**62:
@@ -164,14 +172,15 @@ class Binder:
         if name in self.aliases and self._in_alias:
             self.source.refuse(tree, f"{name} is an output, used in another output that is used elsewhere: write its expression here")
         near = difflib.get_close_matches(name, self.kinds, 1)
-        what = f"did you mean {near[0]}?" if near else "give it a window: GROUP BY ..., TUMBLE(ts, INTERVAL '10' SECOND)" if name.startswith("window_") else \
+        what = f"did you mean {near[0]}?" if near else \
+            "give it a window: GROUP BY ..., TUMBLE(ts, INTERVAL '10' SECOND)" if name.startswith("window_") else \
             f"it has {', '.join(f'{n} {k}' for n, k in self.kinds.items())}"
         self.source.refuse(tree, f"stream {self.schema.stream} has no field {name}; {what}")
 
     def _group_field(self, tree, name):
         if name == self.schema.key:
             return Node("key", "str")
-        self.source.refuse(tree, f"{name} has many values in a window: write an aggregate such as last({name}), {'max' if self.kinds[name] != 'bool' else 'first'}({name}) or count({name})")
+        self.source.refuse(tree, f"{name} has many values in a window: write an aggregate such as last({name}), max({name}) or count({name})")
 
     # --- operators
 
@@ -294,7 +303,8 @@ class Binder:
         name = target.this.name if isinstance(target.this, exp.DataType.Type) else ""
         if name not in TYPES or target.expressions:
             instead = {"INT": "BIGINT", "SMALLINT": "BIGINT", "TINYINT": "BIGINT", "FLOAT": "DOUBLE", "DECIMAL": "DOUBLE"}.get(name)
-            self.source.refuse(tree, f"there is no type {target.sql()[:40]} here; " + (f"write {instead}" if instead else "use DOUBLE, BIGINT, BOOLEAN, VARCHAR or TIMESTAMP"))
+            self.source.refuse(tree, f"there is no type {target.sql()[:40]} here; "
+                               + (f"write {instead}" if instead else "use DOUBLE, BIGINT, BOOLEAN, VARCHAR or TIMESTAMP"))
         inner, kind = self._bind(tree.this), TYPES[name]
         if kind == "time" and inner.op == "literal" and inner.kind == "str":
             return literal("time", self._time(tree, inner.value))
@@ -307,5 +317,6 @@ class Binder:
     def part(self, tree, function, part, of):
         part = part.lower()
         if f"{function} {part}" not in functions.FUNCTIONS:
-            self.source.refuse(tree, f"{function} knows no {part}; it knows {', '.join(n.split()[1] for n in functions.FUNCTIONS if n.startswith(function + ' '))}")
+            known = [n.split()[1] for n in functions.FUNCTIONS if n.startswith(f"{function} ")]
+            self.source.refuse(tree, f"{function} knows no {part}; it knows {', '.join(known)}")
         return self.apply(tree, f"{function} {part}", [self._timed(tree, self._bind(of))])

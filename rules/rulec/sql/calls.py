@@ -1,6 +1,7 @@
 """Calls: functions, aggregates, LAG and CHANGED, resolved by name and by the kinds of their arguments."""
 
 import difflib
+from dataclasses import dataclass
 
 from sqlglot import exp
 
@@ -14,15 +15,19 @@ SPECIAL = ("coalesce", "nullif", "greatest", "least", "concat", "date_trunc", "l
 ALIASES = {**functions.ALIASES, **aggregates.ALIASES, "ifnull": "coalesce", "nvl": "coalesce"}
 _INSTEAD = {
     "if": "write CASE WHEN a THEN b ELSE c END", "iif": "write CASE WHEN a THEN b ELSE c END", "decode": "write CASE x WHEN a THEN b ELSE c END",
-    "try_cast": "write CAST: it gives NULL where it cannot", "convert": "write CAST(x AS type)", "safe_cast": "write CAST: it gives NULL where it cannot",
+    "try_cast": "write CAST: it gives NULL where it cannot", "convert": "write CAST(x AS type)",
+    "safe_cast": "write CAST: it gives NULL where it cannot",
     "position": "write contains(text, part)", "date_part": "write EXTRACT(HOUR FROM ts)", "now": "a rule has no clock: use the event time",
-    "random": "a rule has no randomness: the same events give the same output", "rand": "a rule has no randomness: the same events give the same output",
+    "random": "a rule has no randomness: the same events give the same output",
+    "rand": "a rule has no randomness: the same events give the same output",
     "lead": "a rule does not know the future: write LAG(x)", "row_number": "write count(*) in a window", "rank": "write max or min in a window",
-    "any_value": "write first(x)", "mode": "write count(*) and a group of its own, or a C rule", "array_agg": "a field holds one value: write first(x), last(x) or count(*)",
+    "any_value": "write first(x)", "mode": "write count(*) and a group of its own, or a C rule",
+    "array_agg": "a field holds one value: write first(x), last(x) or count(*)",
     "string_agg": "a field holds one value: write first(x) or last(x)", "list": "a field holds one value: write first(x) or last(x)",
     "tumble": "a window stands in GROUP BY", "hop": "a window stands in GROUP BY", "session": "a window stands in GROUP BY",
     **{f"{w}_{end}": f"write window_{end}" for w in ("tumble", "hop", "session") for end in ("start", "end")},
-    "tumble_rowtime": "write window_end", "reverse": "write a C rule", "regexp_matches": "write LIKE, starts_with or contains", "regexp_like": "write LIKE, starts_with or contains",
+    "tumble_rowtime": "write window_end", "reverse": "write a C rule", "regexp_matches": "write LIKE, starts_with or contains",
+    "regexp_like": "write LIKE, starts_with or contains",
 }
 
 
@@ -41,20 +46,35 @@ def call(binder, tree) -> Node:
     binder.source.refuse(tree, f"there is no function {name[:60]}; {_INSTEAD.get(name) or (f'did you mean {near[0]}?' if near else SEE)}")
 
 
+@dataclass(frozen=True)
+class Memory:
+    """What is kept of a key's events: the argument's value at the last one, or at the last one where the condition held. kind: of the argument."""
+
+    argument: Node
+    where: Node | None
+
+    @property
+    def kind(self):
+        return self.argument.kind
+
+
 def filtered(binder, tree) -> Node:
-    """aggregate(x) FILTER (WHERE condition)."""
+    """aggregate(x) FILTER (WHERE condition), or LAG(x) FILTER."""
     inner, where = tree.this, tree.expression
     name = inner.name.lower() if isinstance(inner, exp.Anonymous) else ""
+    if name == "lag" and isinstance(where, exp.Where):
+        return _lag(binder, inner, name, where.this)
     if ALIASES.get(name, name) not in AGGREGATES or not isinstance(where, exp.Where):
-        binder.source.refuse(tree, "FILTER (WHERE ...) stands behind an aggregate")
+        binder.source.refuse(tree, "FILTER (WHERE ...) stands behind an aggregate or LAG(x)")
     return _aggregate(binder, inner, ALIASES.get(name, name), name, where.this)
 
 
 def _aggregate(binder, tree, name, written, where):
     if binder.place != WINDOW:
+        key = f"{binder.schema.key}, " if binder.schema.key else ""
         why = "stands inside another aggregate" if binder.place == ARGUMENT else \
             "stands in WHERE, which sees single events: write it in HAVING" if binder.windowed else \
-            f"needs a window: add GROUP BY {binder.schema.key + ', ' if binder.schema.key else ''}TUMBLE({binder.schema.time or 'time'}, INTERVAL '10' SECOND)"
+            f"needs a window: add GROUP BY {key}TUMBLE({binder.schema.time or 'time'}, INTERVAL '10' SECOND)"
         binder.source.refuse(tree, f"{written} {why}")
     args, more = list(tree.expressions), ()
     if len(args) == 1 and isinstance(args[0], exp.Distinct):
@@ -73,7 +93,8 @@ def _aggregate(binder, tree, name, written, where):
         found, argument = _taking(name, argument)
     if found is None:
         takes = ", ".join(WORDS[k].split(" ")[0] for k in AGGREGATES[name] if k != "*")
-        binder.source.refuse(tree, f"{written} does not take {WORDS[argument.kind] if argument else '*'}, only {takes}; write CAST(x AS DOUBLE) or count(x)")
+        given = WORDS[argument.kind] if argument else "*"
+        binder.source.refuse(tree, f"{written} does not take {given}, only {takes}; write CAST(x AS DOUBLE) or count(x)")
     slot = Slot(found.slot, argument, binder.condition(where, ARGUMENT, "FILTER") if where is not None else None)
     if slot not in binder.slots:
         binder.slots.append(slot)
@@ -101,7 +122,7 @@ def _quantile(binder, tree, written, args):
     return args[:1], (share,)
 
 
-def _memory(binder, tree, name):
+def _memory(binder, tree, name, where=None):
     if binder.windowed:
         binder.source.refuse(tree, f"{name} remembers the event before, and a window has many: write first(x) and last(x), or a rule without a window")
     if binder.in_memory:
@@ -110,19 +131,22 @@ def _memory(binder, tree, name):
     if name == "lag" and len(args) == 2 and isinstance(args[1], exp.Literal) and args[1].this == "1":
         args = args[:1]
     if len(args) != 1:
-        binder.source.refuse(tree, f"{name} takes one argument" + (": the value one event before; for a default write COALESCE(LAG(x), y)" if name == "lag" else ""))
+        more = ": the value one event before; for a default write COALESCE(LAG(x), y)" if name == "lag" else ""
+        binder.source.refuse(tree, f"{name} takes one argument{more}")
     binder.in_memory = True
     argument = binder.bind(args[0], binder.place)
+    condition = None if where is None else binder.condition(where, binder.place, "FILTER")
     binder.in_memory = False
     if argument.kind == "null":
         binder.source.refuse(tree, f"{name} of NULL is always the same")
-    if argument not in binder.memories:
-        binder.memories.append(argument)
-    return argument.kind, binder.memories.index(argument)
+    memory = Memory(argument, condition)
+    if memory not in binder.memories:
+        binder.memories.append(memory)
+    return argument.kind, binder.memories.index(memory)
 
 
-def _lag(binder, tree, name):
-    kind, position = _memory(binder, tree, name)
+def _lag(binder, tree, name, where=None):
+    kind, position = _memory(binder, tree, name, where)
     return Node("previous", kind, (), position)
 
 

@@ -33,7 +33,7 @@ REFUSED = {                          # keyword -> what to write instead
     "PARTITION BY": "LAG(x) and CHANGED(x) work by the stream's key without it",
     "QUALIFY": "write the condition in WHERE, or in HAVING for aggregates",
     "WITH": "write the expressions of the common table where they are used, or make it a rule that this one reads",
-    "MATCH_RECOGNIZE": "for `A then B`, write LAG: WHERE state = 'B' AND LAG(state) = 'A' AND ts - LAG(ts) <= INTERVAL '5' SECOND; "
+    "MATCH_RECOGNIZE": "for `A, then B within 5 s`, write WHERE state = 'B' AND ts - LAG(ts) FILTER (WHERE state = 'A') <= INTERVAL '5' SECOND; "
                        "longer patterns are C rules",
     "PIVOT": "write one aggregate a column: sum(CASE WHEN kind = 'a' THEN x END) AS a",
     "UNPIVOT": "write one rule a column",
@@ -66,7 +66,8 @@ class Streaming(Dialect):
 
     class Tokenizer(tokens.Tokenizer):
         IDENTIFIERS = ['"', "`"]
-        KEYWORDS = {word: kind for word, kind in tokens.Tokenizer.KEYWORDS.items() if word not in ("SESSION", "FORMAT", "SESSION_USER") and "{" not in word and "}" not in word}
+        KEYWORDS = {word: kind for word, kind in tokens.Tokenizer.KEYWORDS.items() if word not in ("SESSION", "FORMAT",
+            "SESSION_USER") and "{" not in word and "}" not in word}
 
     class Parser(parser.Parser):
         FUNCTIONS = {}
@@ -154,7 +155,8 @@ class Source:
             if word == "SELECT" and (selects := selects + 1) > 1:
                 self.refuse(token.start, "subqueries are not supported: make the inner SELECT a rule and let this one read its output")
             if word in REFUSED and self._stands(word, found[i + 1 :]):
-                self.refuse(token.start, f'{word} is a word of SQL: write the field "{token.text}"' if word in self.fields else f"{word} is not supported: {REFUSED[word]}")
+                self.refuse(token.start, f'{word} is a word of SQL: write the field "{token.text}"' if word in self.fields
+                            else f"{word} is not supported: {REFUSED[word]}")
             if word == "DISTINCT" and before not in (T.L_PAREN, T.IS, T.NOT):
                 self.refuse(token.start, "DISTINCT is only for count(DISTINCT x); to drop repeated events use CHANGED(x) or the ready-made rule `dedup`")
         if found[0].text.upper() != "SELECT":

@@ -1,7 +1,7 @@
 """Code of bound expressions. A value is what pushes it and what pushes whether it is NULL; each node is computed once where it is seen.
 
-What is computed of a NULL is rubbish, and nothing looks at it; only a BOOLEAN is 0 then, so that a condition can be taken as it is. Functions of the template
-never see a NULL. DOUBLE compares as in DuckDB: NaN equals NaN and is greater than all numbers.
+What is computed of a NULL is rubbish, and nothing looks at it; only a BOOLEAN is 0 then, so that a condition can be taken as it is. Functions of the
+template never see a NULL. DOUBLE compares as in DuckDB: NaN equals NaN and is greater than all numbers.
 """
 
 from contextlib import contextmanager
@@ -168,7 +168,8 @@ class Generator:
         if kind == "str":
             self.code.emit(a.push, b.push)
             self.call("sql_str_equal" if name in ("=", "<>") else "sql_str_compare")
-            tail = {"=": [], "<>": ["i32.eqz"], "<": [ZERO["i32"], "i32.lt_s"], "<=": [ZERO["i32"], "i32.le_s"], ">": [ZERO["i32"], "i32.gt_s"], ">=": [ZERO["i32"], "i32.ge_s"]}
+            tail = {"=": [], "<>": ["i32.eqz"], "<": [ZERO["i32"], "i32.lt_s"], "<=": [ZERO["i32"], "i32.le_s"], ">": [ZERO["i32"], "i32.gt_s"],
+                    ">=": [ZERO["i32"], "i32.ge_s"]}
             return self.made("i32", *tail[name])
         if WASM[kind] != "f64":
             word = {"=": "eq", "<>": "ne", "<": "lt_s", "<=": "le_s", ">": "gt_s", ">=": "ge_s"}[name]
@@ -204,7 +205,8 @@ class Generator:
         function, args = node.value, [self.value(a) for a in node.args]
         null = self.either(*(a.null for a in args))
         if not function.does.startswith("sql_"):
-            return self.made(WASM[node.kind], *instructions(function, [a.push for a in args]), null=null)
+            only = [null, "i32.eqz", "i32.and"] if null and node.kind == "bool" else []
+            return self.made(WASM[node.kind], *instructions(function, [a.push for a in args]), *only, null=null)
 
         def compute():
             self.code.emit(*(a.push for a in args), *map(i32, function.extra))
@@ -306,7 +308,8 @@ def never_nan(node) -> bool:
 
 def dear(node) -> bool:
     """Whether it calls a function, or branches: worth a jump around."""
-    return any(n.op in ("case", "concat") or n.op == "compare" and n.args[0].kind == "str" or n.op == "call" and n.value.does.startswith("sql_") for n in node.walk())
+    return any(n.op in ("case", "concat") or n.op == "compare" and n.args[0].kind == "str" or n.op == "call" and n.value.does.startswith("sql_")
+               for n in node.walk())
 
 
 def makes_text(nodes) -> bool:

@@ -25,23 +25,27 @@ def _all():
     yield Function("abs", (i,), i, "sql_i64_abs", partial=True)
     yield Function("sign", (f,), i, "sign", "-1, 0 or 1; 0 of NaN")
     for name in ("ceil", "floor", "sqrt", "trunc"):
-        yield Function(name, (f,), f, f"f64.{name}", {"ceil": "least whole number that is not less", "floor": "greatest whole number that is not greater",
+        yield Function(name, (f,), f, f"f64.{name}", {"ceil": "least whole number that is not less",
+                                                      "floor": "greatest whole number that is not greater",
                                                       "sqrt": "square root; NaN of negatives", "trunc": "without the fraction"}[name])
     yield Function("round", (f,), f, "sql_f64_round", "nearest whole number, halves away from zero")
     yield Function("round", (i,), i, "same")
     yield Function("round", (f, i), f, "sql_f64_round_to", "... with so many decimals; negative: tens, hundreds, ...")
     yield Function("round", (i, i), i, "sql_i64_round_to", partial=True)
-    for name, summary in (("exp", "e to the x"), ("ln", "natural logarithm; -inf of 0, NaN of negatives"), ("log10", "logarithm to 10"), ("log2", "logarithm to 2")):
+    for name, summary in (("exp", "e to the x"), ("ln", "natural logarithm; -inf of 0, NaN of negatives"), ("log10", "logarithm to 10"),
+                          ("log2", "logarithm to 2")):
         yield Function(name, (f,), f, f"sql_f64_{name}", summary)
     yield Function("power", (f, f), f, "sql_f64_pow", "x to the y")
     yield Function("mod", (f, f), f, "sql_f64_mod", "the same as %")
     yield Function("mod", (i, i), i, "sql_i64_mod", partial=True)
-    for name, summary in (("lower", "in small letters"), ("upper", "in capitals"), ("trim", "without spaces at both ends"), ("ltrim", "without spaces at the left"),
+    for name, summary in (("lower", "in small letters"), ("upper", "in capitals"), ("trim", "without spaces at both ends"),
+                          ("ltrim", "without spaces at the left"),
                           ("rtrim", "without spaces at the right")):
         yield Function(name, (s,), s, f"sql_str_{name}", summary, makes_text=True)
     yield Function("length", (s,), i, "sql_str_length", "number of characters (code points)")
-    yield Function("substring", (s, i), s, "sql_str_substring", "from the n-th character on, counted from 1; negative: from the end", makes_text=True)
-    yield Function("substring", (s, i, i), s, "sql_str_substring_n", "... at most so many characters", makes_text=True)
+    yield Function("substring", (s, i), s, "sql_str_substring", "from the n-th character on, counted from 1; negative: from the end", partial=True,
+                   makes_text=True)
+    yield Function("substring", (s, i, i), s, "sql_str_substring_n", "... at most so many characters", partial=True, makes_text=True)
     yield Function("replace", (s, s, s), s, "sql_str_replace", "the first text, with the third in all places of the second", makes_text=True)
     yield Function("contains", (s, s), b, "sql_str_contains", "whether the second text is in the first")
     yield Function("starts_with", (s, s), b, "sql_str_starts_with", "whether the first text begins with the second")
@@ -54,7 +58,8 @@ def _all():
         word = {"+": "add", "-": "sub", "*": "mul"}[name]
         yield Function(name, (f, f), f, f"f64.{word}")
         yield Function(name, (i, i), i, f"sql_i64_{word}", partial=True)
-    for left, right, gives, ops in ((t, "interval", t, "+-"), ("interval", t, t, "+"), ("interval", "interval", "interval", "+-"), (t, t, "interval", "-")):
+    for left, right, gives, ops in ((t, "interval", t, "+-"), ("interval", t, t, "+"), ("interval", "interval", "interval", "+-"),
+                                    (t, t, "interval", "-")):
         for name in ops:
             yield Function(name, (left, right), gives, f"sql_i64_{'add' if name == '+' else 'sub'}", partial=True)
     yield Function("/", (f, f), f, "f64.div")

@@ -6,7 +6,8 @@ Kinds are those of edge.schema, and two that live inside a query only: `interval
 from dataclasses import dataclass, field
 
 WASM = {"f64": "f64", "i64": "i64", "bool": "i32", "str": "i64", "time": "i64", "interval": "i64", "null": "i32"}
-WORDS = {"f64": "DOUBLE (f64)", "i64": "BIGINT (i64)", "bool": "BOOLEAN", "str": "VARCHAR (str)", "time": "TIMESTAMP (time)", "interval": "INTERVAL", "null": "NULL"}
+WORDS = {"f64": "DOUBLE (f64)", "i64": "BIGINT (i64)", "bool": "BOOLEAN", "str": "VARCHAR (str)", "time": "TIMESTAMP (time)", "interval": "INTERVAL",
+         "null": "NULL"}
 NUMBERS = ("f64", "i64")
 
 

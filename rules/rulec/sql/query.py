@@ -11,7 +11,8 @@ from rulec.sql.nodes import WORDS, Node
 
 SINGLE, KEYED, TUMBLE, HOP, SESSION = range(5)             # forms, of rules/sql/sql_rule.c
 FORMS = {"tumble": TUMBLE, "hop": HOP, "session": SESSION}
-ARGUMENTS = {"tumble": "the event time and a length: TUMBLE(ts, INTERVAL '10' SECOND)", "hop": "the event time, a hop and a length: HOP(ts, INTERVAL '1' SECOND, INTERVAL '10' SECOND)",
+ARGUMENTS = {"tumble": "the event time and a length: TUMBLE(ts, INTERVAL '10' SECOND)",
+             "hop": "the event time, a hop and a length: HOP(ts, INTERVAL '1' SECOND, INTERVAL '10' SECOND)",
              "session": "the event time and a gap: SESSION(ts, INTERVAL '30' SECOND)"}
 PER_EVENT_MAX = 64                   # windows that an event is in
 CLAUSES = {"joins": "a rule reads one stream: join upstream, or let a rule read this rule's output", "hint": "hints have no meaning here"}
@@ -71,7 +72,7 @@ def _check_clauses(source, tree, schema):
         if part and name not in READ:
             where = part[0] if isinstance(part, list) else part
             source.refuse(where if isinstance(where, exp.Expression) else tree,
-                          CLAUSES.get(name, f"{name.strip('_').upper()} is not supported; a rule is SELECT ... FROM ... WHERE ... GROUP BY ... HAVING ..."))
+                          CLAUSES.get(name, f"{name.strip('_').upper()} is not supported; a rule is SELECT ... FROM ... WHERE ... GROUP BY ..."))
     if tree.args.get("kind"):
         source.refuse(tree, "SELECT AS is not supported: name the fields")
     table = tree.args["from_"].this if tree.args.get("from_") else None
@@ -96,12 +97,14 @@ def _window_call(source, tree, schema):
         source.refuse(group, f"group by the key and one window, as in {WINDOWED}")
     windows = [g for g in group.expressions if isinstance(g, exp.Anonymous) and g.name.lower() in FORMS]
     if len(windows) != 1:
-        source.refuse(windows[1] if windows else group, f"GROUP BY needs {'one window only' if windows else 'a window, because a stream has no end'}: write {WINDOWED}")
+        wanted = "one window only" if windows else "a window, because a stream has no end"
+        source.refuse(windows[1] if windows else group, f"GROUP BY needs {wanted}: write {WINDOWED}")
     others = [g for g in group.expressions if g is not windows[0]]
     for other in others:
         if not isinstance(other, exp.Column) or other.name != schema.key:
-            source.refuse(other, f"a rule groups by the stream's key, {schema.key}, and a window, by nothing else: make {other.sql()[:40]} the key, or use it in WHERE or FILTER"
-                          if schema.key else f"stream {schema.stream} has no key: group by the window alone, or give the stream a key in its contract")
+            source.refuse(other, f"a rule groups by the stream's key, {schema.key}, and a window, by nothing else: make {other.sql()[:40]} the key, "
+                          "or use it in WHERE or FILTER" if schema.key
+                          else f"stream {schema.stream} has no key: group by the window alone, or give the stream a key in its contract")
     if schema.key and not others:
         source.refuse(windows[0], f"windows are kept by key: add {schema.key} to GROUP BY (for one window over all keys, make a stream without a key)")
     return windows[0]
@@ -140,7 +143,8 @@ def _outputs(source, binder, query, tree, schema):
     for item in tree.expressions:
         if isinstance(item, exp.Star):
             if query.windowed or any(item.args.values()):
-                source.refuse(item, "* stands for the fields of single events: in a window name the key and aggregates" if query.windowed else "* takes no EXCEPT or REPLACE: name the fields")
+                source.refuse(item, "* stands for the fields of single events: in a window name the key and aggregates" if query.windowed
+                              else "* takes no EXCEPT or REPLACE: name the fields")
             for name in (f.name for f in schema.fields):
                 _output(source, query, item, name, binder.bind(exp.column(name), ROW))
             continue
@@ -162,7 +166,8 @@ def _suggestion(item):
 
 def _output(source, query, item, name, node):
     if node.kind in ("interval", "null"):
-        source.refuse(item, f"{name} is {WORDS[node.kind]}, which a field cannot hold; write CAST(... AS {'BIGINT), nanoseconds' if node.kind == 'interval' else 'DOUBLE)'}")
+        instead = "BIGINT), nanoseconds" if node.kind == "interval" else "DOUBLE)"
+        source.refuse(item, f"{name} is {WORDS[node.kind]}, which a field cannot hold; write CAST(... AS {instead}")
     if any(name == other for other, _, _ in query.outputs):
         source.refuse(item, f"two outputs are called {name}: give one another name with AS")
     if not name or len(name.encode()) > 256:

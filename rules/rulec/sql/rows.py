@@ -82,7 +82,8 @@ class RowGenerator(Generator):
         start = self.loaded("i32", entry, 0, None).push
         self.code.emit(entry)
         self.code.memory("i32.load", 4)
-        return self.made("i64", start, "i32.sub", "i64.extend_i32_u", wasm.i64(32), "i64.shl", column[DICT_BYTES], start, "i32.add", "i64.extend_i32_u", "i64.or", null=null)
+        return self.made("i64", start, "i32.sub", "i64.extend_i32_u", wasm.i64(32), "i64.shl", column[DICT_BYTES], start, "i32.add", "i64.extend_i32_u",
+                         "i64.or", null=null)
 
     def values(self, node) -> bytes:
         return self._columns[node.value][VALUES]
@@ -131,8 +132,8 @@ def emit(gen, query):
 def row_nodes(query):
     """The expressions that an event is asked for."""
     outputs = [] if query.windowed else [node for _, _, node in query.outputs]
-    slots = [n for slot in query.slots for n in (slot.argument, slot.where) if n is not None]
-    return [n for n in (query.where, *outputs, *query.memories, *slots) if n is not None]
+    kept = [n for part in (*query.memories, *query.slots) for n in (part.argument, part.where)]
+    return [n for n in (query.where, *outputs, *kept) if n is not None]
 
 
 def rows(template, table, query, offsets) -> bytes:
@@ -222,10 +223,14 @@ def _keyed(gen, query, offsets):
 
 
 def _recall(gen, position, memory, state, offset):
-    """LAG and CHANGED of a memory, whose first word says what it holds: 0 nothing yet, 1 a value, 2 NULL. Returns what writes the code that stores the row's value."""
+    """LAG and CHANGED of a memory, whose first word says what it holds: 0 nothing yet, 1 a value, 2 NULL.
+
+    Returns what writes the code that stores the row's value.
+    """
     code, kind = gen.code, WASM[memory.kind]
     held = gen.loaded("i32", state, offset, None).push
-    new = gen.value(memory)
+    new = gen.value(memory.argument)
+    stays = gen.made("i32", gen.condition(memory.where), "i32.eqz").push if memory.where is not None else None
     now = wasm.get(code.set("i32", *([i32(2), i32(1), new.null, "select"] if new.null else [i32(1)])))
     slot = [state, i32(offset + 8), "i32.add"]
     code.emit(*slot)
@@ -251,9 +256,12 @@ def _recall(gen, position, memory, state, offset):
     gen.know(Node("changed", "bool", (), position), Value(wasm.get(changed)))
 
     def store():
-        code.emit(state, now)
-        code.memory("i32.store", offset)
-        with code.when(now, i32(1), "i32.eq"):
+        with code.block() as done:
+            if stays is not None:
+                code.branch(done, stays)
+            code.emit(state, now)
+            code.memory("i32.store", offset)
+            code.branch(done, now, i32(1), "i32.ne")
             code.emit(*slot, new.push)
             if memory.kind == "str":
                 gen.call("sql_kept_set")

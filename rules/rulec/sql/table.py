@@ -41,7 +41,8 @@ class Table:
         given = [self._field(n, PARAMETER_KINDS[parameters[n]], 0) for n in q.parameters]
         at = self.address + HEADER
         header = struct.pack("<12Iqq", q.form, len(inputs), at, len(outputs), at + FIELD * len(inputs), NONE if q.key is None else q.key,
-                             NONE if q.time is None else q.time, len(given), at + FIELD * (len(inputs) + len(outputs)), state_bytes, q.from_parameter, state, q.length, q.hop)
+                             NONE if q.time is None else q.time, len(given), at + FIELD * (len(inputs) + len(outputs)), state_bytes, q.from_parameter,
+                             state, q.length, q.hop)
         return header + b"".join(inputs + outputs + given) + bytes(self._texts)
 
     @property

@@ -1,4 +1,5 @@
-"""A filter's WHERE, eight rows at a time: comparisons of numbers as vectors of two, whose outcomes make a byte of the bitmap; AND, OR, NOT and NULL on such bytes."""
+"""A filter's WHERE, eight rows at a time: comparisons of numbers as vectors of two, whose outcomes make a byte of the bitmap; AND, OR, NOT and NULL on
+such bytes."""
 
 from rulec.sql import code as wasm
 from rulec.sql.code import i32
@@ -22,7 +23,8 @@ def possible(node) -> bool:
     if node.op != "compare":
         return False
     kinds = {a.kind for a in node.args}
-    return kinds == {"f64"} and all(map(_arithmetic, node.args)) or kinds <= set(INTEGERS) and all(a.op in ("field", "parameter") or _constant(a) for a in node.args)
+    return kinds == {"f64"} and all(map(_arithmetic, node.args)) or kinds <= set(INTEGERS) and all(a.op in ("field",
+        "parameter") or _constant(a) for a in node.args)
 
 
 def _constant(node):
@@ -30,7 +32,8 @@ def _constant(node):
 
 
 def _arithmetic(node):
-    return node.op in ("field", "parameter") or _constant(node) or node.op == "call" and node.value.does in ARITHMETIC and all(map(_arithmetic, node.args))
+    return node.op in ("field", "parameter") or _constant(node) or node.op == "call" and node.value.does in ARITHMETIC and all(map(_arithmetic,
+        node.args))
 
 
 def filter_rows(gen, query, row):

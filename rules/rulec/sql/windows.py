@@ -3,7 +3,7 @@
 from rulec.sql import aggregates
 from rulec.sql import code as wasm
 from rulec.sql.code import Code, i32
-from rulec.sql.expressions import Generator, Value, makes_text
+from rulec.sql.expressions import Generator, Value
 from rulec.sql.rows import RowGenerator, emit, row_nodes
 
 
@@ -51,8 +51,6 @@ def close(template, table, query, offsets) -> bytes:
     gen = _Window(code, template, table, query, offsets)
     nodes = [n for n in (query.having, *(node for _, _, node in query.outputs)) if n is not None]
     gen.prelude(nodes)
-    if makes_text(nodes):
-        gen.call("sql_arena_reset")
     with code.block() as skip:
         if query.having is not None:
             code.branch(skip, gen.condition(query.having), "i32.eqz")
