@@ -16,6 +16,7 @@ COMMANDS = {
     "check": "print every problem of a configuration",
     "demo": "show it: simulated devices, rules, upstream, ledger",
     "status": "what the running gateway does",
+    "doctor": "what is wrong with the gateway or the machine, and what to do",
     "ledger": "in = out + held back, by stream, rule and lane",
     "receive": "be the upstream end",
     "api": "serve the HTTP management API of the running gateway",

@@ -43,6 +43,7 @@ class Daemon:
         self.control = self.metrics = self.manager = self.letters = None
         self.started = time.monotonic()
         self.blocked = ""                # why nothing is taken in
+        self.blocks, self.last_block = 0, ""         # how often that was so, and why last
         self._stored = []                # journaled, not yet synced
         self._stopping = False
         self._notifier = Notifier()
@@ -189,7 +190,8 @@ class Daemon:
                 self.log("disk", "takes events again")
             self.blocked = ""
             return True
-        self.blocked = reason
+        self.blocks += not self.blocked
+        self.blocked = self.last_block = reason
         self._checkpoint_due = True      # it lets go of what no restart needs
         self.log.error("disk", reason)
         time.sleep(RETRY_S)

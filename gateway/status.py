@@ -16,6 +16,8 @@ def status(daemon) -> dict:
         "epoch": pipeline.epoch,
         "uptime_s": round(time.monotonic() - daemon.started, 1),
         "blocked": daemon.blocked,
+        "blocks": daemon.blocks,
+        "last_block": daemon.last_block,
         "clock": "trusted" if daemon.clock.quality == 0 else "not synchronised",
         "clock_steps": daemon.clock.steps,
         "clock_step_s": round(daemon.clock.last_step_ns / 1e9, 3),
