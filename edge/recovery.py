@@ -18,6 +18,7 @@ from msgspec import Struct
 from edge.backlog import CALL, Backlog, items
 from edge.codec import decode_columns
 from edge.errors import DiskError, RuleError
+from edge.fates import recount, settle
 from edge.records import BATCH, DEAD, GAP, SCHEMA, letter, read_letter
 from edge.schema import Schema
 
@@ -91,6 +92,7 @@ def restore(pipeline, loaded, behind=False) -> tuple[Recovered, dict]:
     recovered = Recovered(checkpoint=loaded is not None)
     lanes, position = {}, pipeline.journal.log.tail
     schemas = {}
+    retried = settle(pipeline, pipeline.dead.log.tail if loaded is None else _read(loaded[0])["dead"])
     if loaded is not None:
         meta, images = _read(loaded[0]), loaded[1]
         pipeline.received_ns = meta["received_ns"]
@@ -103,6 +105,7 @@ def restore(pipeline, loaded, behind=False) -> tuple[Recovered, dict]:
         pipeline.leave_out_unsent(pipeline.streams)
         _bridge(pipeline, meta, replays=position < pipeline.journal.head, behind=behind)
         _count_letters(pipeline, meta["dead"])
+        recount(pipeline, retried)
     elif any(log.head for log in (pipeline.journal.log, *(outbox.log for outbox in pipeline.outboxes))):
         position = _without_checkpoint(pipeline, recovered)
     pipeline.pay()

@@ -63,7 +63,7 @@ class Core:
     def _make(self):
         config, disk, log = self.config, self._disk, self.log
         self.identity = Identity(disk, self._data, config.gateway.name)
-        self._meanings = self.identity.schemas()         # the lanes' too, and grows
+        self.meanings = self.identity.schemas()         # the lanes' too, and grows
         if self.identity.damaged:
             log.error("disk", self.identity.damaged)
         self.checkpoints = CheckpointStore(disk, f"{self._data}/checkpoints")
@@ -153,7 +153,7 @@ class Core:
     def _number(self, schema):
         """The schema's number; identity.save() before it is used."""
         number = self.identity.number(schema)
-        self._meanings[number] = schema
+        self.meanings[number] = schema
         return number
 
     def _outboxes_of(self, stream, more=()):
@@ -197,7 +197,7 @@ class Core:
         lane = self.config.lanes[name]
         policy = Policy(encoding=lane.encoding, topic=lane.topic, size_bytes_max=lane.message_max, age_ms=lane.age // 10**6, priority=lane.priority,
                         rate_bytes_s=lane.rate_max or 0)
-        return Lane(name, outbox.log, self._meanings, policy, gateway=self.config.gateway.name, epoch=self.identity.epoch,
+        return Lane(name, outbox.log, self.meanings, policy, gateway=self.config.gateway.name, epoch=self.identity.epoch,
                     dead=lambda stream, first, count, reason: self.log.error("lane", f"{name}: {count} rows cannot be sent: {reason}"))
 
     # --- taking up where the last run stood
