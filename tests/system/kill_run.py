@@ -34,7 +34,7 @@ name = "site"
 data = "data"
 checkpoint = "100ms"
 [journal]
-quota = "256KiB"
+quota = "32KiB"
 """ + LISTENER + UPSTREAM + STREAM + f"""
 [rules.once]
 input = "env"
@@ -51,7 +51,8 @@ priority = 0
 [lanes.main]
 streams = ["once"]
 age = "50ms"
-quota = "64MiB"
+quota = "128KiB"
+full = "backpressure"
 """
 PASS = {"field": "seq", "op": ">=", "value": -1}
 BACK_S_MAX = 30.0                    # from a kill to the next PUBACK; the machine may be busy
@@ -113,14 +114,14 @@ class KillSite(CountSite):
     def _changed(self, rng, now):
         """Go on until something that is looked at changes, then for a moment."""
         before = now()
-        self.aimed += self.load.pump(1.5, until=lambda: now() != before)
+        self.aimed += self.load.pump(0.8, until=lambda: now() != before)
         self.load.pump(rng.uniform(0, 0.004))
 
     def _checkpoint(self, rng):
         self._changed(rng, lambda: [stat.st_mtime_ns for path in self.data.glob("checkpoints/*.seg") if (stat := _stat(path))])
 
     def _roll(self, rng):
-        self._changed(rng, lambda: {path.name for path in self.data.glob("journal/*.seg")})
+        self._changed(rng, lambda: {str(path) for pattern in ("journal/*.seg", "outbox/main/*.seg") for path in self.data.glob(pattern)})
 
     def _swap(self, rng):
         changes = ({"do": "rule.set", "rule": "every", "params": {"value": -rng.randint(1, 9)}, "policy": rng.choice(["auto", "keep", "replay"])},
