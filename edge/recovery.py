@@ -45,6 +45,7 @@ def capture(pipeline, lanes, running=None):
     """(meta, images) of a pipeline that is between two batches. lanes: lane name -> its cursor state, plain data. running: what deployed() gives back."""
     assert not any(s.waiting for s in pipeline.inputs), "what is stored must run before its journal position is committed"
     for outbox in pipeline.outboxes:
+        outbox.write()
         outbox.writer.sync()
     pipeline.sync()
     meta = {

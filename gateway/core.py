@@ -76,6 +76,9 @@ class Core:
         self.outboxes = {name: self._outbox(name, lane) for name, lane in config.lanes.items()}
         self.pipeline = self._pipeline(contracts, book)
         self.lanes = [(outbox, self._lane(name, outbox)) for name, outbox in self.outboxes.items()]
+        for outbox, lane in self.lanes:
+            outbox.gathers = lambda lane=lane: not lane.reads
+            lane.on_read = outbox.write
         self._cursors = None
 
     def _line_up(self, contracts):

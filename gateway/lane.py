@@ -36,6 +36,7 @@ class Lane:
         self.name = name
         self.policy = policy
         self.upstream = None         # set by the Upstream that carries it
+        self.on_read = lambda: None  # told before the log is read: what belongs there and is not yet should go there
         self.in_flight = 0           # messages
         self._bytes_in_flight = 0
         self.unfinished = False      # the last next() stopped for time
@@ -71,6 +72,11 @@ class Lane:
     def evicted(self, rows):
         """The log's quota dropped this many rows that waited here."""
         self.rows_waiting = max(0, self.rows_waiting - rows)
+
+    @property
+    def reads(self):
+        """Rows leave as they come; else they wait for a connection."""
+        return self._live is not None
 
     @property
     def acked_before(self):
@@ -114,6 +120,7 @@ class Lane:
         """A connection stands, with the server's Maximum Packet Size or None."""
         self._packet_bytes_max = packet_bytes_max
         self._packer.connected(packet_bytes_max)
+        self.on_read()
         head = self._log.head
         waiting = sum((head if stop is None else stop) - start for start, stop in self._ranges)
         if waiting <= LIVE_RECORDS:

@@ -25,4 +25,13 @@ class Campaign(NamedTuple):
 CAMPAIGNS = (
     Campaign("hostile", "a hostile module ends no process, changes no other rule's output, is stopped in time and keeps no memory", "modules", 2000, 10_000, 1000,
              "hostile/hostile_run.py"),
+    Campaign("kill", "SIGKILL at random points under load loses no acknowledged event, doubles none after the receiver, and needs no repair", "kills", 200, 10_000, 250,
+             "system/kill_run.py"),
+    Campaign("fleet", "what the receiver has equals what the devices sent, through the listener and through Mosquitto, with crashes, dead links, duplicates and disorder",
+             "times 10,000 events and 5 faults", 10, 1000, 50, "system/fleet_run.py"),
+    Campaign("outage", "72 hours without upstream at 500 events a second fit 4 GB, drain at 50,000 a second and leave live alerts within twice their latency", "minutes",
+             44, 4320, 4320, "system/outage_run.py"),
+    Campaign("memory", "memory stays within 2 MB over events and device connects", "times 10,000 events and a connect", 200, 10_000, 10_000, "system/memory_run.py"),
+    Campaign("packets", "fuzzed MQTT and bombs crash, hang and fill nothing, and a device that floods costs the others 10 % of their p99 at most",
+             "times 100 packets in process and one on the wire", 10_000, 1_000_000, 50_000, "mqtt/packets_run.py"),
 )
