@@ -17,8 +17,11 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE), *(str(HERE.parent / name) for name in ("host", "manage", "edge")), str(HERE.parents[1]), str(HERE.parents[1] / "rules")]
 
-from crash_operations import OPERATIONS
+import crash_operations
+from crash_core import CORE
 from crash_states import Enumeration, Found, Recorder
+
+OPERATIONS = CORE | crash_operations.OPERATIONS       # the long ones first
 
 
 def visit(name, operation, seed, settled=True, broken_max=3, disk=None):
@@ -26,7 +29,7 @@ def visit(name, operation, seed, settled=True, broken_max=3, disk=None):
     rng = random.Random(seed)
     disk = disk or Recorder(seed=rng.randrange(1 << 30))
     operation.prepare(disk, rng)
-    if settled:
+    if settled and getattr(operation, "settled", True):
         disk.settle()
     disk.record(operation.promise)
     operation.act()
