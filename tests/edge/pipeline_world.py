@@ -308,6 +308,8 @@ class Script:
             world.checkpoint()
         elif what == "drain":
             world.drain(most=argument)
+        elif what == "swap":
+            argument(world)
 
     def _finished(self, world, done):
         log = world.pipeline.journal.log
@@ -328,7 +330,10 @@ class Script:
                 durable = i + 1
         for i in range(durable, last + 1):
             received_ns, what, argument = self.steps[i]
-            if what == "put":
+            if what == "swap":
+                assert i == last, "a swap before the last step was committed"
+                self._step(world, received_ns, what, argument)
+            elif what == "put":
                 assert i == last, "a batch before the last one was acknowledged, and is durable"
                 world.now_ns = received_ns
                 argument = [e for e in argument if not self._arrived(world, e)]

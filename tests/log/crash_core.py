@@ -50,6 +50,7 @@ class CoreOperation:
         swapped = swap_world.finish(world, MODULES.name, self.change, "", arrived // ROWS)
         assert swapped or not (done and self.change), "what was reported as done stays"
         world.close()
+        return swapped
 
 
 def committed(name):

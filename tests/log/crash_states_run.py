@@ -34,15 +34,18 @@ def visit(name, operation, seed, settled=True, broken_max=3, disk=None):
     disk.record(operation.promise)
     operation.act()
     disk.stop()
+    outcomes = set()
     enumeration, broken, began = Enumeration(seed, *getattr(operation, "bounds", ())), [], time.perf_counter()
     for point, files in enumeration.states(disk.points):
         try:
-            operation.check(Found(files, seed=1), point.promise[1])
+            outcomes.add(operation.check(Found(files, seed=1), point.promise[1]))
         except Exception as error:
             last = traceback.extract_tb(error.__traceback__)[-1]
             broken.append(f"{name}, seed {seed}, state {enumeration.visited} {point.where}: {error!r} at {Path(last.filename).name}:{last.lineno}"[:600])
             if len(broken) >= broken_max:
                 break
+    if getattr(operation, "change", None) and outcomes != {True, False}:
+        broken.append(f"{name}, seed {seed}: after a cut the change is always {'there' if True in outcomes else 'gone'}: this tries too little")
     return {"states": enumeration.visited, "exhaustive": enumeration.exhaustive, "sampled": enumeration.sampled, "n_max": enumeration.n_max,
             "seconds": round(time.perf_counter() - began, 1)}, broken
 
