@@ -24,6 +24,7 @@ from edge.uploads import Uploads
 from gateway.audit import Audit
 
 GAP = 7
+PREAMBLE = [(1, number, bytes(200)) for number in range(3)]
 Log.__init__.__kwdefaults__["segment_bytes_max"] = 64 << 10          # files that are quickly copied, and full soon
 
 
@@ -41,7 +42,7 @@ class LogOperation:
             oracle.gone_before = max(oracle.gone_before, holder[0].evicts_before)
 
         holder = []
-        holder.append(open_log(disk, segment_bytes_max=4096, quota_bytes_max=self.quota, on_evict=evicted))
+        holder.append(open_log(disk, segment_bytes_max=4096, quota_bytes_max=self.quota, on_evict=evicted, preamble=lambda: PREAMBLE))
         return holder[0]
 
     def prepare(self, disk, rng):
