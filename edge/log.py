@@ -281,8 +281,10 @@ class Log:
         try:
             for segment in self._segments:
                 if position < segment.end:
+                    if not segment.flags & SKIPS:    # what stands before a segment was durable when it was made, but where an opening skipped what was torn
+                        sure = segment.first
                     for r in self._reader.records(segment, segment.first, payloads=False):
-                        if r.flags & (PREAMBLE | FOLLOWS_DURABLE):
+                        if r.flags & FOLLOWS_DURABLE:
                             sure = r.position
         except OSError as error:
             raise self._error("read", error) from error

@@ -85,6 +85,21 @@ def test_what_was_forgotten_stays_forgotten_though_its_files_come_back():
     oracle.check(log)
 
 
+def test_the_torn_first_group_of_a_segment_is_no_damage():
+    """Its preamble is of the same write: part of it may be there, and nothing was promised of it."""
+    disk = MemoryDisk()
+    log = open_log(disk, segment_bytes_max=4096, preamble=lambda: [(1, i, bytes(100)) for i in range(12)])
+    log.append(2, 3, 0, 1, b"acknowledged")
+    log.sync()
+    log.roll()
+    log.append(2, 3, 1, 1, b"never acknowledged")
+    log.sync()
+    segment = max(path for path in disk.files if path.endswith(".seg"))
+    disk.files[segment].data[512:1024] = bytes(512)                      # four of its records
+    log = open_log(MemoryDisk({path: node.data for path, node in disk.files.items()}))
+    assert log.recovery.lost and not log.damaged_since(0)
+
+
 STATES = [(b"meta%d" % i, {"a": bytes([i]) * 9000 + bytes(5000), "b": b"x" * (100 * i)}) for i in range(5)]
 
 
