@@ -115,3 +115,6 @@ def script(seed, steps=50, swaps=0.0):
         now += 40 * S
         moves.append((now, "tick", None))
     return moves
+
+
+SCRIPTS = {seed: script(seed) for seed in range(6)}
