@@ -9,7 +9,7 @@ import pytest
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 from pipeline_world import RULES, START, S, Script, World, env, modules
-from test_pipeline_crash import SCRIPTS
+from pipeline_script import SCRIPTS
 
 __all__ = ["modules"]
 

@@ -3,7 +3,7 @@
 import msgpack
 import pytest
 from pipeline_world import CONFIG, DATA, RULES, START, S, World, env, modules
-from test_pipeline_crash import script
+from pipeline_script import script
 
 from edge.compile import Cache
 from edge.errors import DiskError
