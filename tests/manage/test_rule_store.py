@@ -128,7 +128,7 @@ def test_a_version_in_use_is_not_removed():
         store.module(digest(A))
 
 
-# --- power cuts
+# --- disks that refuse
 
 
 def history(disk, done):
