@@ -7,7 +7,6 @@ import tidegate_rules
 from pipeline_world import START, S, env, plain
 
 from edge.deployment import Deployment
-from edge.module import Module
 
 RATE = Path(tidegate_rules.path("rate")).read_bytes()
 
@@ -79,7 +78,7 @@ def script(seed, steps=50, swaps=0.0):
     changes = changes_of(rng)
     for _ in range(steps):
         now += rng.randrange(1, 3 * S)
-        if rng.random() < swaps:
+        if swaps and rng.random() < swaps:
             moves.append((now, "swap", next(changes)))
             continue
         what = rng.random()

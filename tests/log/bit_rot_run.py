@@ -79,7 +79,7 @@ class Rot:
         scan.feed(memoryview(data)[SEGMENT_HEADER.size:], SEGMENT - SEGMENT_HEADER.size)
         self.records = [*scan.records]
         self.end = scan.end
-        assert len(data) == SEGMENT and scan.end > SEGMENT * 0.95 and len(self.records) > 200 and not scan.holes
+        assert len(data) == SEGMENT and scan.end > SEGMENT * 0.9 and len(self.records) > 100 and not scan.holes
         self.said, self.offsets = [said(r) for r in self.records], [r.offset for r in self.records]
         self.of = []                     # byte // 64 -> the record that holds the first of these bytes
         at = 0

@@ -139,10 +139,11 @@ def put(world, turn):
 
 
 def change(world, ask):
-    """A change of what runs, asked for again when the disk refused it."""
+    """A change of what runs, asked for again when the disk refused it; then nothing has changed."""
     for _ in range(TRIES):
+        before = world.core.deployments
         swap = ask()
-        for _ in range(TRIES):
+        for _ in range(100 * TRIES):     # slices of a warm-up
             if swap.state not in ("waiting", "warming"):
                 break
             world.core.advance(0)
@@ -152,6 +153,7 @@ def change(world, ask):
         if swap.state == "done":
             insist(world.forward)
             return
+        assert world.core.deployments == before, "what failed has changed something"
     raise AssertionError(f"a change was refused {TRIES} times: {swap.error}")
 
 
@@ -198,8 +200,12 @@ class Gateway:
         self.put()
         content = upload(self.disk, RATE)
         self.note(f"push {i}")
-        digest = insist(lambda: world.core.store.put(content, who="test", when_ns=1)).digest
-        change(world, lambda: world.core.deploy(Deployment(f"slope{i}", "once", digest, {"field": "temp"}, lanes=["all"]), horizon_ns=1 << 62))
+
+        def push():                      # all of it again, should a read have failed: then the file was moved aside
+            digest = insist(lambda: world.core.store.put(content, who="test", when_ns=1)).digest
+            return world.core.deploy(Deployment(f"slope{i}", "once", digest, {"field": "temp"}, lanes=["all"]), horizon_ns=1 << 62)
+
+        change(world, push)
         self.put()
         insist(world.drain)
         insist(world.checkpoint)
@@ -208,6 +214,8 @@ class Gateway:
         params = now.params | {"max_keys": 500 + i}
         change(world, lambda: world.core.deploy(Deployment("tumble", "once", now.digest, params), policy="keep"))
         self.put()
+        change(world, lambda: world.core.deploy(Deployment("tumble", "once", now.digest, params | {"length": f"{6 + i}s"}), policy="fresh"))
+        change(world, lambda: world.core.remove(f"slope{i}"))
         insist(world.tick, 0)
 
     def end(self):

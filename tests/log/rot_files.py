@@ -127,10 +127,10 @@ def audit(seed):
     def end(found):
         """The newest line has none behind it that would show a change of it: all others are there, or it is told."""
         now = log_on(found)
-        kept = now.lines(limit=100)[:len(lines) - 1]
-        assert kept == lines[:-1] or now.verify()["broken"], "a line was changed, and nobody says so"
         now.append("local:0", "later")
-        assert now.lines(limit=100)[-1]["what"] == "later"
+        read = now.lines(limit=100)
+        assert read[:len(lines) - 1] == lines[:-1] or now.verify()["broken"] or any(line["what"] == "audit.torn" for line in read), "a line was changed, and nobody says so"
+        assert read[-1]["what"] == "later"
 
     first, *_, last = sorted(p for p in disk.files if "audit" in p)
     return {"audit, older file": (contents(disk), first, check), "audit, last file": (contents(disk), last, end)}
