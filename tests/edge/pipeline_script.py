@@ -48,8 +48,7 @@ def removed(rule):
 
 
 def changes_of(rng):
-    """Changes of the rules of pipeline_world.RULES, each other than what is there, without end. A rule that was removed does not come back: after
-    a restart between, its numbers would jump, for what a replay might number anew."""
+    """Changes of the rules of pipeline_world.RULES, each other than what is there, without end. A rule that was removed does not come back."""
     on, there, n = True, 0, 0
     while True:
         n += 1
@@ -115,3 +114,6 @@ def script(seed, steps=50, swaps=0.0):
         now += 40 * S
         moves.append((now, "tick", None))
     return moves
+
+
+SCRIPTS = {seed: script(seed) for seed in range(6)}
