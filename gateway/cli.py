@@ -16,6 +16,7 @@ COMMANDS = {
     "check": "print every problem of a configuration",
     "demo": "show it: simulated devices, rules, upstream, ledger",
     "status": "what the running gateway does",
+    "doctor": "what is wrong with the gateway or the machine, and what to do",
     "ledger": "in = out + held back, by stream, rule and lane",
     "receive": "be the upstream end",
     "api": "serve the HTTP management API of the running gateway",
@@ -23,7 +24,7 @@ COMMANDS = {
     "tail": "a stream's or rule's events, live",
     "passwd": "let a device's user into the listener's password file, or out of it",
     "dead-letters": "events and batches that could not be processed",
-    "buffer": "list, verify or export the logs on disk",
+    "buffer": "list, verify, repair, export or tail the logs on disk",
     "bench": "measure speed and size against their baselines",
     "version": "print versions",
 }
