@@ -74,7 +74,7 @@ def followed(config, listener, broker, upstream, log) -> list:
         follow("listener", "permits", (spec.acl_file,), lambda: _permits(spec), lambda permits: renew(listener.devices, permits=permits))
     for place, end, link in (("broker", config.broker, broker), ("upstream", config.upstream, upstream)):
         if link is not None and end.tls is not None:
-            follow(place, "certificates", (end.tls.ca, end.tls.cert, end.tls.key), lambda place=place, end=end: _client_tls(place, end),
+            follow(place, "certificates", (end.tls.ca, end.tls.cert, end.tls.key), lambda place=place, end=end: client_tls(place, end),
                    lambda tls, link=link: setattr(link, "tls", tls))
     return found
 
