@@ -128,6 +128,7 @@ def test_certificates_of_listener_broker_and_upstream_change_without_a_restart(t
     listener = links.listener(loaded, reactor, Intake(Topics()), lambda *a: lines.append(a))
     broker, upstream = SimpleNamespace(tls=None), SimpleNamespace(tls=None)
     followed = links.followed(loaded, listener, broker, upstream, lambda *a: lines.append(a))
+    assert all(context.minimum_version == ssl.TLSVersion.TLSv1_2 for context in (listener.tls, links.client_tls("broker", loaded.broker), links.client_tls("upstream", loaded.upstream)))
     before = shown(authority.ca, listener.port, lambda: reactor.turn(0.01))
     authority.issue("gateway")                       # the same files, a new pair
     for one in followed * 2:

@@ -4,11 +4,15 @@ import shutil
 import ssl
 import struct
 import subprocess
+import tempfile
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from raw_client import Raw, payloads, publish
 
 from edge import mqtt
+from edge.errors import ConfigError
 from gateway import passwords
 from gateway.client import Client
 from gateway.doorman import Doorman
@@ -315,15 +319,32 @@ def test_mosquitto_pub_with_certificate_password_and_permits(world, guarded, aut
     ("ann:$scrypt$ln=20,r=8,p=1$" + "A" * 22 + "$" + "A" * 43, "line 1")])
 def test_a_bad_password_file_is_told_by_its_line_and_without_its_secrets(tmp_path, text, says):
     (tmp_path / "passwd").write_text(text)
-    with pytest.raises(passwords.ConfigError, match=says) as caught:
+    with pytest.raises(ConfigError, match=says) as caught:
         passwords.read(tmp_path / "passwd")
     assert "secret" not in str(caught.value) and "$" not in str(caught.value)
 
 
 @pytest.mark.parametrize("text, says", [("topic", "line 1"), ("topic deny a", "deny"), ("\npattern a/#/b", "line 2"), ("topics a", "line 1"), ("topic write x\n" * 1025, "1025 filters")])
 def test_a_bad_acl_file_is_told_by_its_line(permits, text, says):
-    with pytest.raises(passwords.ConfigError, match=says):
+    with pytest.raises(ConfigError, match=says):
         permits(text)
+
+
+@given(st.binary(max_size=200) | st.lists(st.sampled_from(["user a", "topic write a/+", "pattern %c/%u", "pattern read #", "topic", "deny", "#", "ann:" + SECRETS["ann"], "\x00"]), max_size=8)
+       .map(lambda lines: "\n".join(lines).encode()))
+@settings(max_examples=150, deadline=None)
+def test_any_bytes_are_a_file_or_are_refused_in_words(data):
+    with tempfile.NamedTemporaryFile() as file:
+        file.write(data)
+        file.flush()
+        try:
+            assert all(passwords.USER.fullmatch(user) for user in passwords.read(file.name))
+        except ConfigError as error:
+            assert file.name in str(error)
+        try:
+            assert not Permits(file.name).permission("d", "a").may(b"$a")
+        except ConfigError as error:
+            assert file.name in str(error)
 
 
 def test_passwd_writes_changes_and_removes_users(tmp_path, monkeypatch, capsys):

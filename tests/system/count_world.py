@@ -193,8 +193,9 @@ class Mosquitto:
 
 
 def certificates(folder):
-    """ca, server, client and another authority's stranger: NAME.pem and NAME.key in a folder, by openssl."""
-    for name, issuer in (("ca", None), ("server", "ca"), ("client", "ca"), ("other", None), ("stranger", "other")):
+    """ca, server, client, devices by their client ids, and another authority's stranger: NAME.pem and NAME.key in a folder, by openssl."""
+    devices = [(name, "ca") for name in ("dev-4", "dev-5", "vmqttv5-1")]
+    for name, issuer in (("ca", None), ("server", "ca"), ("client", "ca"), ("other", None), ("stranger", "other"), *devices):
         command = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-keyout", f"{folder}/{name}.key",
                    "-out", f"{folder}/{name}.pem", "-days", "2", "-subj", f"/CN={name}", "-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1"]
         if issuer:

@@ -11,7 +11,7 @@ import pytest
 from count_world import HEAD, LANE, LISTENER, STREAM, UPSTREAM, Device
 
 MOSQUITTO_PUB = shutil.which("mosquitto_pub")
-BY_TLS = HEAD + LISTENER + 'tls = { ca = "$PKI/ca.pem", cert = "$PKI/server.pem", key = "$PKI/server.key" }\n' + UPSTREAM + STREAM + LANE
+BY_TLS = HEAD + LISTENER + 'tls = { ca = "$PKI/ca.pem", cert = "$PKI/server.pem", key = "$PKI/server.key" }\nacl_file = "$PKI/permits"\n' + UPSTREAM + STREAM + LANE
 
 
 def lines(numbers):
@@ -70,20 +70,22 @@ def test_gmqtt(site, version):
 
 
 def test_device_certificates(site, devices, pki):
+    (pki / "permits").write_text("pattern write sensors/%c/env\n")
     world = site(BY_TLS, PKI=pki)
     world.start_receiver()
     world.start_gateway()
-    context = ssl.create_default_context(cafile=f"{pki}/ca.pem")
-    context.load_cert_chain(f"{pki}/client.pem", f"{pki}/client.key")
-    devices += [Device(world.port, f"dev-{v}", version=v, tls=context) for v in (4, 5)]
+    for version in (4, 5):
+        context = ssl.create_default_context(cafile=f"{pki}/ca.pem")
+        context.load_cert_chain(f"{pki}/dev-{version}.pem", f"{pki}/dev-{version}.key")
+        devices.append(Device(world.port, f"dev-{version}", version=version, tls=context))
     for device in devices:
         device.publish(200)
     wanted = [e for device in devices for e in device.settle()]
     if MOSQUITTO_PUB:
-        good = ["--cafile", f"{pki}/ca.pem", "--cert", f"{pki}/client.pem", "--key", f"{pki}/client.key"]
+        good = ["--cafile", f"{pki}/ca.pem", "--cert", f"{pki}/vmqttv5-1.pem", "--key", f"{pki}/vmqttv5-1.key"]
         assert publish_by_mosquitto(world.port, "mqttv5", 1, range(50), *good).returncode == 0
         wanted += [("vmqttv5-1", n) for n in range(50)]
-        for name in ("other", "stranger"):
+        for name in ("other", "stranger", "client"):
             bad = ["--cafile", f"{pki}/ca.pem", "--cert", f"{pki}/{name}.pem", "--key", f"{pki}/{name}.key"]
             assert publish_by_mosquitto(world.port, "mqttv311", 1, (), *bad).returncode != 0
         assert publish_by_mosquitto(world.port, "mqttv311", 1, (), "--cafile", f"{pki}/ca.pem").returncode != 0
