@@ -23,6 +23,7 @@ from edge.reader import Reader
 from edge.segment import CONTINUES, SEGMENT_HEADER, SKIPS, Segment
 
 UNSYNCED_BYTES_MAX = 1 << 20         # in RAM; append() syncs by itself beyond that
+BLOCK = 4096                         # of a file system: the least that it writes
 NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 
 
@@ -70,6 +71,7 @@ class Log:
         self._continues = False          # the next file goes on with the segment before
         self._floor = 0
         self._evicting = False
+        self.written_bytes = self.syncs = 0      # of this process: whole BLOCKs that a sync writes
         self._litter = []                # files of truncations that failed: to go before anything else is written, as they void records
         self.evicts_before = 0           # on_evict was told of the events before this position: they go, or are gone
         self._new = None                 # the active segment while no record of it is durable: not in _segments
@@ -176,6 +178,8 @@ class Log:
         self._new = None
 
     def _write_all(self, data, offset):
+        self.written_bytes += BLOCK * (-(-(offset + len(data)) // BLOCK) - offset // BLOCK)
+        self.syncs += 1
         while True:
             try:
                 written = self.disk.pwrite(self._fd, data, offset)

@@ -7,7 +7,7 @@ from edge import tables
 from edge.errors import ConfigError
 from edge.public_key import is_public_key
 from gateway import spec
-from gateway.units import Duration, Part, Size
+from gateway.units import Durability, Duration, Part, Size
 
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
 
@@ -75,7 +75,7 @@ def _struct(kind, data, place, problems):
 
 
 def _quantity(kind, data):
-    if kind in (Duration, Size, Part):
+    if kind in (Durability, Duration, Size, Part):
         if not isinstance(data, str):
             raise ValueError(f"must be {kind.summary} in quotes")
         return kind.parse(data)

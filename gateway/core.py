@@ -192,6 +192,11 @@ class Core:
         return Lane(name, outbox.log, self._meanings, policy, gateway=self.config.gateway.name, epoch=self.identity.epoch,
                     dead=lambda stream, first, count, reason: self.log.error("lane", f"{name}: {count} rows cannot be sent: {reason}"))
 
+    @property
+    def logs(self):
+        """Name -> Log, of all that is written all the time."""
+        return {log.directory.removeprefix(f"{self._data}/"): log for log in self._logs}
+
     # --- taking up where the last run stood
 
     def recover(self):

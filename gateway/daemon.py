@@ -14,6 +14,7 @@ from edge.errors import DiskError
 from edge.share import Share
 from gateway.assembly import Parts
 from gateway.control import Control
+from gateway.gathering import Gathering
 from gateway.logs import Log
 from gateway.notify import Notifier
 from gateway.status import ledger, metrics_text, status
@@ -43,6 +44,8 @@ class Daemon:
         self.control = self.metrics = self.manager = None
         self.started = time.monotonic()
         self.blocked = ""                # why nothing is taken in
+        self._gathering = Gathering(config.journal.durability.seconds)
+        self._wait_s = IDLE_S            # until what has gathered is due
         self._stored = []                # journaled, not yet synced
         self._stopping = False
         self._notifier = Notifier()
@@ -106,9 +109,9 @@ class Daemon:
 
     def turn(self, timeout_s):
         """One round of the way of an event."""
-        self.reactor.turn(0 if self.core.busy else min(timeout_s, WAITING_S) if self.pipeline.deferred else timeout_s)
+        self.reactor.turn(0 if self.core.busy else min(timeout_s, self._wait_s, WAITING_S if self.pipeline.deferred else IDLE_S))
         self._grant()
-        if self.intake and not self.intake.closed and self._may_take():
+        if self._due() and self._may_take():
             self._store()
         if self.intake.closed:
             self._commit()
@@ -118,6 +121,14 @@ class Daemon:
             self._serve()
         if self._checkpoint_due:
             self._checkpoint()
+
+    def _due(self) -> bool:
+        """Whether events wait that have gathered long enough."""
+        self._wait_s = IDLE_S
+        if self.intake and not self.intake.closed:
+            self._wait_s = self._gathering.wait_s(self.intake, self.reactor.now)
+            return not self._wait_s
+        return False
 
     def _may_take(self) -> bool:
         """Whether there is room for what will come of more events. If not they stay in the intake, which fills and holds the devices back."""
@@ -131,6 +142,7 @@ class Daemon:
     def _store(self):
         self._stored = self.pipeline.store(self.intake, self.clock.now_ns(), self.clock.quality)
         self.intake.closed = True
+        self._gathering.stored()
 
     def _commit(self):
         """Make durable what was stored, and only then acknowledge it, run the rules on it and send."""

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta, Struct, field
 
-from gateway.units import Duration, Part, Size
+from gateway.units import Durability, Duration, Part, Size
 
 Port = Annotated[int, Meta(ge=0, le=65535)]
 Positive = Annotated[int, Meta(ge=1)]
@@ -34,6 +34,7 @@ class Gateway(Struct, forbid_unknown_fields=True):
     checkpoint: Duration = duration("10s")
     log_format: Literal["text", "json"] = "text"
     rules_cpu: Part = field(default_factory=lambda: Part.parse("80%"))
+    disk_endurance: Size = size("10TB")
 
     DOCS = {
         "name": "identity of the gateway in every upstream topic and batch; never change it on a device with data",
@@ -41,6 +42,7 @@ class Gateway(Struct, forbid_unknown_fields=True):
         "checkpoint": "how often rule state is written, at most; a restart replays what came since",
         "log_format": "lines for people or JSON objects",
         "rules_cpu": "of one core for all rules together; beyond it those wait that take more than their fair part, see docs/operations.md",
+        "disk_endurance": "bytes that the card or disk takes in its life (TBW), for the expected life in `tidegate status`; the default is a modest SD card of 32 GB",
     }
 
 
@@ -223,10 +225,13 @@ class Lane(Struct, forbid_unknown_fields=True):
 class Journal(Struct, forbid_unknown_fields=True):
     """The write-ahead log of events, kept for replay as long as its quota lasts."""
 
+    durability: Durability = field(default_factory=lambda: Durability.parse("ack"))
     quota: Size = size("512MiB")
     dead_letters: Size = size("64MiB")
 
     DOCS = {
+        "durability": "ack: what came is synced at once; or how long events gather before they are: what a power cut may cost at QoS 0. An event that is to be "
+                      "acknowledged is synced before, and waits 10ms at most: see docs/operations.md",
         "quota": "bytes of disk; the oldest events go first, never those that a restart needs",
         "dead_letters": "bytes of disk for dead letters; the oldest go first",
     }
