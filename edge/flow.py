@@ -10,7 +10,7 @@ from edge._batch import Batch
 from edge.codec import decode_columns, encode_columns
 from edge.deferral import Deferral
 from edge.errors import RuleError
-from edge.records import BATCH, CLOCK, GAP, SKIP, TICK
+from edge.records import BATCH, CLOCK, GAP, REPEAT, SKIP, TICK
 
 TRAP, SHARE = "trap", "share"
 JUMP = 1 << 30                       # of sequences, where what comes may not be what was sent; fits a record's count
@@ -130,10 +130,13 @@ class Flow(Deferral):
                 delta_ns = msgpack.unpackb(record.payload)[0]
                 self.received_ns += delta_ns
                 self._shift(delta_ns)
-            elif record.kind == BATCH and record.stream in schemas:
+            elif record.kind in (BATCH, REPEAT) and record.stream in schemas:
                 stream = self._inputs_by_name.get(schemas[record.stream].stream)
-                if stream is not None:
+                if stream is not None and record.kind == BATCH:
                     return self._replay_batch(stream, decode_columns(record.payload, schemas[record.stream]))
+                if stream is not None:
+                    stream.arrived += record.first
+                    stream.repeated += record.first
             return 0
         finally:
             self._replaying = False
@@ -150,6 +153,8 @@ class Flow(Deferral):
             clock = batch.clock
             batch = Batch.from_rows(stream.schema, conform(batch, stream.schema), first_sequence=batch.first_sequence, received_ns=batch.received_ns)
             batch.clock = clock
+        if stream.repeats is not None:
+            stream.repeats.note(batch)
         self._flow(stream, batch)
         return missing
 

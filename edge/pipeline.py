@@ -11,7 +11,7 @@ import msgpack
 from edge._batch import Batch
 from edge.codec import encode_columns
 from edge.flow import SHARE, Flow
-from edge.records import BATCH, CLOCK, DEAD, SCHEMA, SKIP, TICK, letter
+from edge.records import BATCH, CLOCK, DEAD, REPEAT, SCHEMA, SKIP, TICK, letter
 from edge.writer import Writer
 
 
@@ -38,7 +38,7 @@ class Pipeline(Flow):
     def store(self, intake, received_ns, clock=0):
         """Decode and journal a turn's raw events. Returns (stream, batch, payload) for run(), once sync() has made them durable.
 
-        What breaks its contract goes to the dead letters.
+        What breaks its contract goes to the dead letters; what a device sent again, by its contract's id or sequence, is counted and dropped.
         """
         stored = []
         self.received_ns = received_ns
@@ -49,6 +49,8 @@ class Pipeline(Flow):
             batch.received_ns, batch.clock = received_ns, clock
             stream.arrived += decoder.decode(intake, position, batch, rejected) + len(rejected)
             self._bury(stream, intake, rejected, received_ns)
+            if stream.repeats is not None:
+                batch = self._sifted(stream, batch)
             if len(batch):
                 stream.number_rows(batch)
                 payload = encode_columns(batch)
@@ -57,6 +59,16 @@ class Pipeline(Flow):
                 stream.waiting += len(batch)
                 stored.append((stream, batch, payload))
         return stored
+
+    def _sifted(self, stream, batch):
+        """The batch without what a device sent again. That it came is journaled: what is acknowledged is counted."""
+        fresh = stream.repeats.sift(batch)
+        repeats = len(batch) - len(fresh)
+        if repeats:
+            stream.repeated += repeats
+            self.changes += 1
+            self.journal.append(REPEAT, stream.number, repeats, 0, b"")
+        return fresh
 
     def sync(self):
         """Group commit: after it, all that store() took may be acknowledged. Raises DiskError; call again to try again."""

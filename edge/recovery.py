@@ -61,6 +61,9 @@ def capture(pipeline, lanes, running=None):
         **(running or {}),
     }
     images = {f"watermarks/{s.name}": s.watermarks.dump() for s in pipeline.streams if s.stages}
+    for stream in pipeline.inputs:
+        if stream.repeats is not None:
+            images[f"repeats/{stream.name}"], images[f"ids/{stream.name}"] = stream.repeats.dump()
     for stage in pipeline.stages:
         memory, mutable = stage.rule.image()
         images[f"memory/{stage.name}"] = memory
@@ -142,6 +145,8 @@ def _load(pipeline, meta, images, recovered):
             stream.load(meta["streams"][stream.name])
         if stream.stages and f"watermarks/{stream.name}" in images and keys.get(stream.name) == stream.schema.key:
             stream.watermarks.load(bytes(images[f"watermarks/{stream.name}"]))
+        if stream.repeats is not None and f"repeats/{stream.name}" in images:
+            stream.repeats.load(bytes(images[f"repeats/{stream.name}"]), images[f"ids/{stream.name}"])
     for stage in pipeline.stages:
         state = meta["stages"].get(stage.name)
         memory = images.get(f"memory/{stage.name}")
@@ -223,6 +228,8 @@ def _without_checkpoint(pipeline, recovered):
                 break
             stream = inputs[schemas[record.stream].stream]
             stream.next_sequence = max(stream.next_sequence, record.first + record.count)
+            if stream.repeats is not None and schemas[record.stream] == stream.schema:
+                stream.repeats.note(decode_columns(record.payload, stream.schema))
     for stream in pipeline.streams:
         stream.since = stream.next_sequence
     for stage in pipeline.stages:

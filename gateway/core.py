@@ -8,6 +8,7 @@ from contextlib import suppress
 from msgspec.structs import replace
 
 from edge._decode import Decoder, Router
+from edge._repeats import Repeats
 from edge._watermark import Watermarks
 from edge.checkpoint import CheckpointStore
 from edge.compile import Cache
@@ -157,6 +158,8 @@ class Core:
         spec = self.config.streams[schema.stream]
         stream = Stream(self._number(schema), schema, lambda: Watermarks(spec.lateness, spec.idle, spec.skew, capacity=spec.keys_max))
         stream.outboxes = [self.outboxes[name] for name, lane in self.config.lanes.items() if stream.name in lane.streams]
+        if spec.id or spec.sequence:
+            stream.repeats = Repeats(schema, spec.id or spec.sequence, spec.id is None, spec.keys_max, spec.ids_max)
         return stream
 
     def _pipeline(self, contracts, book):

@@ -147,6 +147,9 @@ class Stream(Struct, forbid_unknown_fields=True):
     version: Positive = 1
     key: Name | None = None
     time: Name | None = None
+    id: Name | None = None
+    sequence: Name | None = None
+    ids_max: Annotated[int, Meta(ge=1, le=65536)] = 32
     lateness: Duration = duration("0s")
     idle: Duration = duration("30s")
     skew: Duration = duration("1m")
@@ -159,6 +162,9 @@ class Stream(Struct, forbid_unknown_fields=True):
         "version": "of the contract; travels with each batch",
         "key": "the str field that tells devices apart; windows and state are kept by it",
         "time": "the time field that is the event's own time; default: when it was received",
+        "id": "the str or i64 field that no two events of a key share: one that a device sends again, having seen no PUBACK, is not counted twice",
+        "sequence": "likewise, the i64 field in which a device counts its events; one is the same only if all of it is, so a device may count from 0 again",
+        "ids_max": "events of a key that are remembered for that, the last ones; no fewer than a device may have under way without a PUBACK",
         "lateness": "how much later than a newer event of its key an event may come",
         "idle": "silence of a key after which its windows close by the gateway's clock",
         "skew": "how far ahead of the gateway's clock an event's time is believed",
