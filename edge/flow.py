@@ -17,28 +17,29 @@ JUMP = 1 << 30                       # of sequences, where what comes may not be
 
 
 class Flow(Deferral):
-    """inputs: Streams; stages in an order in which every stage comes after those that feed it."""
+    """inputs: Streams; stages in an order in which every stage comes after those that feed it; own: Streams of what the gateway itself says."""
 
-    def __init__(self, inputs, stages):
+    def __init__(self, inputs, stages, own=()):
         super().__init__()
         self.inputs = inputs
+        self.own = list(own)
         self.received_ns = 0         # of the last event or tick
         self.changes = 0             # batches and effects so far: unchanged, there is nothing new to checkpoint
         self._skips = {}             # (rule's name, its identity, call) -> TRAP or SHARE: why it was not made, or not to the end
         self._replaying = False
-        self._inputs_by_name = {stream.name: stream for stream in inputs}
+        self._inputs_by_name = {stream.name: stream for stream in (*inputs, *own)}
         self.lay_out(stages)
 
     def lay_out(self, stages):
         """Let these stages be at work, and no others."""
         self.stages = stages
-        self._streams = [*self.inputs, *(s for stage in stages for s in stage.made)]
+        self._streams = [*self.inputs, *(s for stage in stages for s in stage.made), *self.own]
         for stream in self._streams:
             stream.stages = [stage for stage in stages if stage.input is stream]
 
     @property
     def streams(self):
-        """Input streams, then those that each stage makes."""
+        """Input streams, then those that each stage makes, then the gateway's own."""
         return self._streams
 
     def _flow(self, stream, batch, payload=None):

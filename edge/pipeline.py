@@ -18,8 +18,8 @@ from edge.writer import Writer
 class Pipeline(Flow):
     """inputs: Streams with a decoder each; stages in an order in which every stage comes after those that feed it."""
 
-    def __init__(self, *, epoch, router, decoders, inputs, stages, outboxes, journal, dead, on_trap=None):
-        super().__init__(inputs, stages)
+    def __init__(self, *, epoch, router, decoders, inputs, stages, outboxes, journal, dead, own=(), on_trap=None):
+        super().__init__(inputs, stages, own)
         self.epoch = epoch
         self.router = router
         self.outboxes = outboxes
@@ -103,6 +103,16 @@ class Pipeline(Flow):
         if self._tick(received_ns):
             self.journal.append(TICK, 0, received_ns, 0, b"")
         self.unsure |= self.changes != changes or bool(self.deferred)
+
+    def say(self, stream, batch):
+        """Rows of one of the gateway's own streams. Journaled, so that a replay says the same."""
+        stream.number_rows(batch)
+        stream.arrived += len(batch)
+        self.received_ns = batch.received_ns
+        payload = encode_columns(batch)
+        self.journal.append(BATCH, stream.number, batch.first_sequence, len(batch), payload)
+        self._flow(stream, batch, payload)
+        self.unsure = True
 
     def clock_set(self, delta_ns):
         """The receive clock was stepped by delta_ns."""

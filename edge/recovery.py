@@ -217,7 +217,7 @@ def _without_checkpoint(pipeline, recovered):
                 outbox.adopt(stream, record)
                 if record.kind == BATCH:
                     shown_ns = max(shown_ns, decode_columns(record.payload, schemas[record.stream]).received_ns)
-    inputs = {s.name: s for s in pipeline.inputs}
+    inputs = {s.name: s for s in (*pipeline.inputs, *pipeline.own)}
     schemas, position = {}, pipeline.journal.log.head
     for record in _records(pipeline.journal.log, pipeline.journal.log.tail):
         if record.kind == SCHEMA:
@@ -263,7 +263,7 @@ def _replay(pipeline, position, schemas, recovered):
             recovered.failed = (*recovered.failed[:FAILED_MAX - 1], (record.position, repr(error)))
     pipeline.learn_skips(())
     if recovered.lost:
-        pipeline.jump([s for s in pipeline.inputs if s.next_sequence])
+        pipeline.jump([s for s in (*pipeline.inputs, *pipeline.own) if s.next_sequence])
 
 
 def _records(log, position):

@@ -11,6 +11,8 @@ from edge._decode import Decoder, Router
 from edge._repeats import Repeats
 from edge._watermark import Watermarks
 from edge.checkpoint import CheckpointStore
+from edge.books import SCHEMA as LEDGER
+from edge.books import Books
 from edge.compile import Cache
 from edge.deployment import Deployment
 from edge.errors import ConfigError, DiskError, RuleError
@@ -51,6 +53,7 @@ class Core:
         self.swaps = Swaps(self)
         self.shadows = Shadows(self)
         self.unsettled = False           # see settle()
+        self._books = None
         try:
             self._make()
         except OSError as error:
@@ -175,11 +178,28 @@ class Core:
                 stream.outboxes = self._outboxes_of(stream.name, () if stream is stage.late else deployment.lanes)
             streams |= {stream.name: stream for stream in stage.answers}
             stages.append(stage)
+        ledger = Stream(self._number(LEDGER), LEDGER, Watermarks)
+        ledger.outboxes = self._ledger_outboxes()
         self.identity.save()
         journal = self._log("journal", self.config.journal.quota)
         dead = self._log("dead", self.config.journal.dead_letters)
         return Pipeline(epoch=self.identity.epoch, router=Router(contracts), decoders=[Decoder(c) for c in contracts], inputs=inputs, stages=stages,
-                        outboxes=list(self.outboxes.values()), journal=journal, dead=dead, on_trap=self._trapped)
+                        outboxes=list(self.outboxes.values()), journal=journal, dead=dead, own=[ledger], on_trap=self._trapped)
+
+    def _ledger_outboxes(self):
+        """Of the lanes that name $ledger; if none does, of the least urgent one, of those that send batches where there are any."""
+        lanes = self.config.lanes
+        named = [self.outboxes[name] for name, lane in lanes.items() if LEDGER.stream in lane.streams]
+        fit = [name for name in lanes if not lanes[name].topic.startswith("{stream}")]      # a topic must not begin with $
+        ranked = sorted(fit, key=lambda name: (lanes[name].encoding == "batch", lanes[name].priority))
+        return named or [self.outboxes[name] for name in ranked[-1:]]
+
+    def account(self, now_ns):
+        """Say in $ledger what became of the events since the last time; nothing when nothing has changed."""
+        self._books = self._books or Books(now_ns)
+        batch = self._books.batch(self.pipeline, {outbox.name: lane for outbox, lane in self.lanes}, now_ns)
+        if batch is not None:
+            self.pipeline.say(self.pipeline.own[0], batch)
 
     def _trapped(self, stage, error):
         if error.code == SHARE:

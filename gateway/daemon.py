@@ -80,6 +80,9 @@ class Daemon:
         self._checkpointed = self.pipeline.changes
         self._every(TICK_S, self._tick)
         self._every(self.config.gateway.checkpoint.seconds or TICK_S, self._want_checkpoint)
+        if self.config.gateway.ledger:
+            self.core.account(self.clock.now_ns())
+            self._every(self.config.gateway.ledger.seconds, self._account)
         if self._notifier.watchdog_s:
             self._every(self._notifier.watchdog_s, self._notifier.alive)
         gc.collect()
@@ -219,6 +222,12 @@ class Daemon:
             self.pipeline.clock_set(delta)
         self.pipeline.tick(self.clock.now_ns())
         self._forward()
+
+    def _account(self):
+        """Say what became of the events since the last time."""
+        if not (self.blocked or self.core.unsettled or self.pipeline.blocked):
+            self.core.account(self.clock.now_ns())
+            self._forward()
 
     def _want_checkpoint(self):
         self._checkpoint_due = True

@@ -34,6 +34,7 @@ class Gateway(Struct, forbid_unknown_fields=True):
     checkpoint: Duration = duration("10s")
     log_format: Literal["text", "json"] = "text"
     rules_cpu: Part = field(default_factory=lambda: Part.parse("80%"))
+    ledger: Duration = duration("1m")
     disk_endurance: Size = size("10TB")
 
     DOCS = {
@@ -42,6 +43,7 @@ class Gateway(Struct, forbid_unknown_fields=True):
         "checkpoint": "how often rule state is written, at most; a restart replays what came since",
         "log_format": "lines for people or JSON objects",
         "rules_cpu": "of one core for all rules together; beyond it those wait that take more than their fair part, see docs/operations.md",
+        "ledger": "how often the balance of all streams, rules and lanes goes upstream, if it has changed (stream `$ledger`, by the lane that names it, else the least urgent); 0s: never",
         "disk_endurance": "bytes that the card or disk takes in its life (TBW), for the expected life in `tidegate status`; the default is a modest SD card of 32 GB",
     }
 
