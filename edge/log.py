@@ -20,7 +20,7 @@ from edge._record import FOLLOWS_DURABLE, HEADER_BYTES, PREAMBLE, decode, encode
 from edge.errors import DiskError
 from edge.opening import Opening, write_index
 from edge.reader import Reader
-from edge.segment import CONTINUES, SEGMENT_HEADER, SKIPS, Segment
+from edge.segment import CONTINUES, SEGMENT_HEADER, SKIPS, Segment, merged
 
 UNSYNCED_BYTES_MAX = 1 << 20         # in RAM; append() syncs by itself beyond that
 BLOCK = 4096                         # of a file system: the least that it writes
@@ -110,8 +110,8 @@ class Log:
             self.roll()
         elif self._unsynced and self._unsynced_bytes + size > UNSYNCED_BYTES_MAX:
             self.sync()
-        if self._disk_bytes + self._unsynced_bytes + size > self.quota_bytes_max:
-            self._evict(size)
+        while self.size_bytes + size > self.quota_bytes_max and self.give_way():
+            pass
         if self._fresh:
             self._begin()
         position = self.head
@@ -341,26 +341,27 @@ class Log:
         n = self._oldest()
         return n if n and (self.keep_from is None or self._segments[n - 1].end <= self.keep_from) else 0
 
-    def _evict(self, size):
-        """Report what is in the oldest segments and remove them, until `size` more bytes fit, as far as allowed."""
-        if self._evicting:
-            return
+    def give_way(self) -> bool:
+        """Report what is in the oldest segment and remove it. False when none may go. Raises DiskError."""
+        n = 0 if self._evicting else self._evictable()
+        if n == 0:
+            return False
         self._evicting = True
         try:
             if self.needed_from is not None:
                 self._floor = max(self._floor, self.needed_from())
-            while self.size_bytes + size > self.quota_bytes_max and (n := self._evictable()):
-                for segment in self._segments[:n]:
-                    if segment.end > self.evicts_before:
-                        events, self.evicts_before = self._events(segment), segment.end
-                        for event in events if self._on_evict else ():
-                            self._on_evict(*event)
-                with suppress(DiskError):
-                    self.sync()          # what on_evict appended is durable before the events are gone
-                for _ in range(n):
-                    self._remove_oldest()
+            for segment in self._segments[:n]:
+                if segment.end > self.evicts_before:
+                    events, self.evicts_before = self._events(segment), segment.end
+                    for event in events if self._on_evict else ():
+                        self._on_evict(*event)
+            with suppress(DiskError):
+                self.sync()              # what on_evict appended is durable before the events are gone
+            for _ in range(n):
+                self._remove_oldest()
         finally:
             self._evicting = False
+        return True
 
     def _events(self, segment):
         """(kind, stream, first, count) of a segment's events that are still of use."""
@@ -372,13 +373,7 @@ class Log:
             except OSError as error:
                 raise self._error("read", error) from error
             segment = rest
-        merged = []
-        for kind, stream, first, end in sorted(segment.ranges):
-            if merged and merged[-1][:2] == [kind, stream] and merged[-1][3] == first:
-                merged[-1][3] = end
-            else:
-                merged.append([kind, stream, first, end])
-        return [(kind, stream, first, end - first) for kind, stream, first, end in merged]
+        return [(kind, stream, first, end - first) for kind, stream, first, end in merged(segment.ranges)]
 
     def _remove_oldest(self):
         segment = self._segments[0]
@@ -411,4 +406,4 @@ class Log:
         advice = "make room or raise the quota of the file system" if error.errno in NO_SPACE else "check the disk (dmesg) and the permissions"
         where = f"{self.directory}/{self._segments[-1].name}.seg" if getattr(self, "_segments", None) else self.directory
         at = f" at offset {self._segments[-1].size}" if getattr(self, "_segments", None) else ""
-        return DiskError(f"cannot {what} {where}{at}: {error.strerror or error}: {advice}")
+        return DiskError(f"cannot {what} {where}{at}: {error.strerror or error}: {advice}", error.errno)

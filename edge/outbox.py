@@ -14,13 +14,15 @@ READ_BYTES = 1 << 20
 
 
 class Outbox:
-    """One lane's results. `log` is its Log; `streams` the streams that feed it; full: "evict-oldest" or "backpressure"."""
+    """One lane's results. `log` is its Log; `streams` the streams that feed it; evict: its oldest rows may go;
+    make_room(outbox, payload) is called before each record, where it shares its room with others."""
 
-    def __init__(self, name, log, *, evict):
+    def __init__(self, name, log, *, evict, make_room=None):
         self.name = name
         self.log = log
         self.writer = Writer(log)
         self.evict = evict
+        self._make_room = make_room
         self._fresh = 0              # rows appended since take_fresh()
         self.appended = {}           # stream number -> rows appended
         self.evicted = {}            # stream number -> rows evicted before they were acknowledged
@@ -33,6 +35,8 @@ class Outbox:
     def put(self, number, name, first, count, payload):
         """Rows of the stream `name` under this number, from sequence `first` on."""
         self.names[number] = name
+        if self._make_room is not None and not self.writer.waiting:
+            self._make_room(self, payload)
         self.writer.append(BATCH, number, first, count, payload)
         self.appended[number] = self.appended.get(number, 0) + count
         self._fresh += count

@@ -135,12 +135,20 @@ class Daemon:
 
     def _may_take(self) -> bool:
         """Whether there is room for what will come of more events. If not they stay in the intake, which fills and holds the devices back."""
+        return self._tried(self.core.settle) and self._tried(self.pipeline.flush) and self._block(self.pipeline.blocked)
+
+    def _tried(self, action) -> bool:
+        """Do what the disk may refuse, again and again while what is on it gives way. False: it cannot be done now."""
         try:
-            self.core.settle()
-            self.pipeline.flush()
+            while True:
+                try:
+                    action()
+                    return True
+                except DiskError as error:
+                    if not self.core.make_room(error):
+                        return self._block(str(error))
         except DiskError as error:
             return self._block(str(error))
-        return self._block(self.pipeline.blocked)
 
     def _store(self):
         self._stored = self.pipeline.store(self.intake, self.clock.now_ns(), self.clock.quality)
@@ -149,10 +157,7 @@ class Daemon:
 
     def _commit(self):
         """Make durable what was stored, and only then acknowledge it, run the rules on it and send."""
-        try:
-            self.pipeline.sync()
-        except DiskError as error:
-            self._block(str(error))
+        if not self._tried(self.pipeline.sync):
             return
         self._block("")
         for source in self.parts.sources:
@@ -243,8 +248,15 @@ class Daemon:
             self.core.checkpoint()
         except DiskError as error:
             self.log.error("disk", f"no checkpoint: {error}")
+            self._checkpoint_due = self._made_room(error)
             return
         self._checkpointed = self.pipeline.changes
+
+    def _made_room(self, error):
+        try:
+            return self.core.make_room(error)
+        except DiskError:
+            return False
 
     # --- the end
 

@@ -215,7 +215,7 @@ class Lane(Struct, forbid_unknown_fields=True):
     message_max: Size = size("100KiB")
     rate_max: Size | None = None
     quota: Size = size("256MiB")
-    full: Literal["evict-oldest", "backpressure"] = "evict-oldest"
+    full: Literal["evict-oldest", "evict-lowest-priority", "backpressure"] = "evict-oldest"
 
     DOCS = {
         "streams": "streams and rules (NAME, NAME.late) whose events go this way",
@@ -226,7 +226,8 @@ class Lane(Struct, forbid_unknown_fields=True):
         "message_max": "payload size",
         "rate_max": "bytes a second",
         "quota": "bytes of disk for what waits",
-        "full": "at the quota: drop the oldest and announce the gap, or stop taking events",
+        "full": "at the quota: drop the oldest and announce the gap; or let the least urgent of the lanes with this policy do so, which share their quotas; or stop taking events: "
+                "see docs/operations.md",
     }
 
 
