@@ -25,4 +25,6 @@ class Campaign(NamedTuple):
 CAMPAIGNS = (
     Campaign("hostile", "a hostile module ends no process, changes no other rule's output, is stopped in time and keeps no memory", "modules", 2000, 10_000, 1000,
              "hostile/hostile_run.py"),
+    Campaign("quota", "at a quota and on a full disk lanes give way by their policy; what is evicted, announced and lacking upstream is the same, event by event", "loads", 60, 5000,
+             500, "edge/quota_run.py"),
 )
