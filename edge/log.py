@@ -20,7 +20,7 @@ from edge._record import FOLLOWS_DURABLE, HEADER_BYTES, PREAMBLE, decode, encode
 from edge.errors import DiskError
 from edge.opening import Opening, write_index
 from edge.reader import Reader
-from edge.segment import CONTINUES, SEGMENT_HEADER, SKIPS, Segment, merged
+from edge.segment import CONTINUES, MENDED, SEGMENT_HEADER, SKIPS, Segment, merged
 
 UNSYNCED_BYTES_MAX = 1 << 20         # in RAM; append() syncs by itself beyond that
 BLOCK = 4096                         # of a file system: the least that it writes
@@ -285,8 +285,11 @@ class Log:
         try:
             for segment in self._segments:
                 if position < segment.end:
+                    later_run = segment.flags & MENDED and (segment.continues or not segment.records)
+                    if not segment.flags & SKIPS and not later_run:    # what stands before a segment was durable when it was made, but where an opening skipped what was torn
+                        sure = segment.first
                     for r in self._reader.records(segment, segment.first, payloads=False):
-                        if r.flags & (PREAMBLE | FOLLOWS_DURABLE):
+                        if r.flags & FOLLOWS_DURABLE:
                             sure = r.position
         except OSError as error:
             raise self._error("read", error) from error
@@ -297,6 +300,8 @@ class Log:
     def drop_before(self, position: int):
         """Records before a position are of no more use: remove the segments that hold no others. Raises DiskError."""
         self._floor = max(self._floor, position)
+        if position >= self.head and self.full:          # what fills it is of no use: segments that go on with each other, to the last
+            self._cut(self.head)
         while (chain := self._oldest()) and self._segments[chain - 1].end <= position:
             for _ in range(chain):
                 self._remove_oldest()
@@ -304,8 +309,10 @@ class Log:
     def truncate(self, position: int):
         """Forget records from a position on; the next one appended gets it. A position beyond `head` is skipped to. Atomic, and durable
         when it returns. Raises DiskError; then nothing has changed."""
-        if position == self.head:
-            return
+        if position != self.head:
+            self._cut(position)
+
+    def _cut(self, position):
         self.roll()
         self._salt = self._new_salt()
         try:

@@ -56,7 +56,7 @@ class Gate(Daemon):
         self.pipeline.share, self._gathering = Share(1.0), Gathering(0)
         self.clock = SimpleNamespace(now_ns=lambda: world.now_ns, quality=0)
         self.parts, self.log, self.blocked = SimpleNamespace(sources=[]), world.lines, ""
-        self._stored, self._checkpoint_due, self._checkpointed = [], False, 0
+        self._stored, self._checkpoint_due, self._checkpointed, self.blocks, self.last_block = [], False, 0, 0, ""
 
     def step(self, events=()):
         """One turn; how many of the events found room in the intake."""
@@ -126,14 +126,14 @@ def run_unit(seed, i, modules, broken, figures):
 
 
 def load(chance, world, gate, offered, figures):
-    up = True
+    up = False
     for _ in range(120):
         world.now_ns += S
-        up = up if chance.random() < 0.9 else not up
+        up = up if chance.random() < (0.8 if up else 0.97) else not up
         events = []
         for _ in range(chance.randint(1, 12)):
             name = chance.choices(list(offered), (1, 2, 4))[0]
-            events.append((name, json.dumps({"n": offered[name], "text": chance.randbytes(chance.choice((4, 60, 150))).hex()}).encode()))
+            events.append((name, json.dumps({"n": offered[name], "text": chance.randbytes(chance.choice((40, 150, 300))).hex()}).encode()))
             offered[name] += 1
         taken = gate.step([(name.encode(), payload) for name, payload in events])
         for name, _ in reversed(events[taken:]):

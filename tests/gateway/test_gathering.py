@@ -46,7 +46,7 @@ class Turns(Daemon):
         self._gathering, self._wait_s, self._granted_ns = Gathering(Durability.parse(durability).seconds), 1.0, 0
         self.clock = SimpleNamespace(now_ns=lambda: world.now_ns + int(self.reactor.now * 1e9), quality=0)
         self.parts, self.log, self.blocked = SimpleNamespace(sources=[self]), world.lines, ""
-        self._stored, self._checkpoint_due = [], False
+        self._stored, self._checkpoint_due, self.blocks, self.last_block = [], False, 0, ""
         self.acknowledged, self.stored_at = set(), {}
 
     def acknowledge(self):

@@ -97,7 +97,7 @@ def test_events_are_upstream_once_while_rules_change_and_the_gateway_is_killed(s
     site.push("threshold", "some", params=PASS)
     site.push("window", "windows", params={"length": "1s", "fields": ["seq"], "functions": ["count"]})
     site.change("rule.set", rule="every", params={"value": -2})
-    for number, change in zip(range(24), changes(rng, site)):
+    for number, change in zip(range(18), changes(rng, site)):
         device.publish(rng.randint(1, 60))
         site.waits = number % 6 != 5
         change()
