@@ -22,13 +22,15 @@ BLUR_NS = 10**9                      # rows without an event time of their own s
 
 
 class Outbox:
-    """One lane's results. `log` is its Log; `streams` the streams that feed it; full: "evict-oldest" or "backpressure"."""
+    """One lane's results. `log` is its Log; `streams` the streams that feed it; evict: its oldest rows may go;
+    make_room(outbox, payload) is called before each record, where it shares its room with others."""
 
-    def __init__(self, name, log, *, evict):
+    def __init__(self, name, log, *, evict, make_room=None):
         self.name = name
         self.log = log
         self.writer = Writer(log)
         self.evict = evict
+        self._make_room = make_room
         self.gathers = lambda: False     # whether nobody reads: what is appended may wait for company
         self._gathered = {}          # stream number -> Batch of rows that are not in the log yet
         self._rows = self._bytes = 0     # in _gathered
@@ -51,8 +53,13 @@ class Outbox:
     def put(self, number, name, first, count, payload):
         """Rows of the stream `name` under this number, from sequence `first` on."""
         self.write()
-        self.writer.append(BATCH, number, first, count, payload)
+        self._append(number, first, count, payload)
         self._count(number, name, count)
+
+    def _append(self, number, first, count, payload):
+        if self._make_room is not None and not self.writer.waiting:
+            self._make_room(self, payload)
+        self.writer.append(BATCH, number, first, count, payload)
 
     def _count(self, number, name, count):
         self.names[number] = name
@@ -77,7 +84,7 @@ class Outbox:
         """Put into the log what has gathered; before the log's head is taken for where the rows end."""
         gathered, self._gathered, self._rows, self._bytes = self._gathered, {}, 0, 0
         for number, batch in gathered.items():
-            self.writer.append(BATCH, number, batch.first_sequence, len(batch), encode_columns(batch))
+            self._append(number, batch.first_sequence, len(batch), encode_columns(batch))
 
     def adopt(self, name, record):
         """Account for a record of the stream `name` that was found without a checkpoint."""

@@ -12,15 +12,15 @@ from edge._batch import Batch
 from edge.codec import encode_columns
 from edge.fates import conclude
 from edge.flow import SHARE, Flow
-from edge.records import BATCH, CLOCK, DEAD, SCHEMA, SKIP, TICK, letter
+from edge.records import BATCH, CLOCK, DEAD, REPEAT, SCHEMA, SKIP, TICK, letter
 from edge.writer import Writer
 
 
 class Pipeline(Flow):
     """inputs: Streams with a decoder each; stages in an order in which every stage comes after those that feed it."""
 
-    def __init__(self, *, epoch, router, decoders, inputs, stages, outboxes, journal, dead, on_trap=None):
-        super().__init__(inputs, stages)
+    def __init__(self, *, epoch, router, decoders, inputs, stages, outboxes, journal, dead, own=(), on_trap=None):
+        super().__init__(inputs, stages, own)
         self.epoch = epoch
         self.router = router
         self.outboxes = outboxes
@@ -40,7 +40,7 @@ class Pipeline(Flow):
     def store(self, intake, received_ns, clock=0):
         """Decode and journal a turn's raw events. Returns (stream, batch, payload) for run(), once sync() has made them durable.
 
-        What breaks its contract goes to the dead letters.
+        What breaks its contract goes to the dead letters; what a device sent again, by its contract's id or sequence, is counted and dropped.
         """
         stored = []
         self.received_ns = received_ns
@@ -51,6 +51,8 @@ class Pipeline(Flow):
             batch.received_ns, batch.clock = received_ns, clock
             stream.arrived += decoder.decode(intake, position, batch, rejected) + len(rejected)
             self._bury(stream, intake, rejected, received_ns)
+            if stream.repeats is not None:
+                batch = self._sifted(stream, batch)
             if len(batch):
                 stream.number_rows(batch)
                 payload = encode_columns(batch)
@@ -59,6 +61,16 @@ class Pipeline(Flow):
                 stream.waiting += len(batch)
                 stored.append((stream, batch, payload))
         return stored
+
+    def _sifted(self, stream, batch):
+        """The batch without what a device sent again. That it came is journaled: what is acknowledged is counted."""
+        fresh = stream.repeats.sift(batch)
+        repeats = len(batch) - len(fresh)
+        if repeats:
+            stream.repeated += repeats
+            self.changes += 1
+            self.journal.append(REPEAT, stream.number, repeats, 0, b"")
+        return fresh
 
     def sync(self):
         """Group commit: after it, all that store() took may be acknowledged. Raises DiskError; call again to try again."""
@@ -95,6 +107,16 @@ class Pipeline(Flow):
         if self._tick(received_ns):
             self.journal.append(TICK, 0, received_ns, 0, b"")
         self.unsure |= self.changes != changes or bool(self.deferred)
+
+    def say(self, stream, batch):
+        """Rows of one of the gateway's own streams. Journaled, so that a replay says the same."""
+        stream.number_rows(batch)
+        stream.arrived += len(batch)
+        self.received_ns = batch.received_ns
+        payload = encode_columns(batch)
+        self.journal.append(BATCH, stream.number, batch.first_sequence, len(batch), payload)
+        self._flow(stream, batch, payload)
+        self.unsure = True
 
     def clock_set(self, delta_ns):
         """The receive clock was stepped by delta_ns."""

@@ -14,6 +14,7 @@ from edge.errors import DiskError
 from edge.share import Share
 from gateway.assembly import Parts
 from gateway.control import Control
+from gateway.gathering import Gathering
 from gateway.logs import Log
 from gateway.notify import Notifier
 from gateway.status import ledger, metrics_text, status
@@ -43,6 +44,8 @@ class Daemon:
         self.control = self.metrics = self.manager = self.letters = None
         self.started = time.monotonic()
         self.blocked = ""                # why nothing is taken in
+        self._gathering = Gathering(config.journal.durability.seconds)
+        self._wait_s = IDLE_S            # until what has gathered is due
         self.blocks, self.last_block = 0, ""         # how often that was so, and why last
         self._stored = []                # journaled, not yet synced
         self._stopping = False
@@ -78,6 +81,9 @@ class Daemon:
         self._checkpointed = self.pipeline.changes
         self._every(TICK_S, self._tick)
         self._every(self.config.gateway.checkpoint.seconds or TICK_S, self._want_checkpoint)
+        if self.config.gateway.ledger:
+            self.core.account(self.clock.now_ns())
+            self._every(self.config.gateway.ledger.seconds, self._account)
         if self._notifier.watchdog_s:
             self._every(self._notifier.watchdog_s, self._notifier.alive)
         gc.collect()
@@ -126,9 +132,9 @@ class Daemon:
 
     def turn(self, timeout_s):
         """One round of the way of an event."""
-        self.reactor.turn(0 if self.core.busy else min(timeout_s, WAITING_S) if self.pipeline.deferred else timeout_s)
+        self.reactor.turn(0 if self.core.busy else min(timeout_s, self._wait_s, WAITING_S if self.pipeline.deferred else IDLE_S))
         self._grant()
-        if self.intake and not self.intake.closed and self._may_take():
+        if self._due() and self._may_take():
             self._store()
         if self.intake.closed or self._stored:
             self._commit()
@@ -139,25 +145,39 @@ class Daemon:
         if self._checkpoint_due or self.core.unsettled:
             self._checkpoint()
 
+    def _due(self) -> bool:
+        """Whether events wait that have gathered long enough."""
+        self._wait_s = IDLE_S
+        if self.intake and not self.intake.closed:
+            self._wait_s = self._gathering.wait_s(self.intake, self.reactor.now)
+            return not self._wait_s
+        return False
+
     def _may_take(self) -> bool:
         """Whether there is room for what will come of more events. If not they stay in the intake, which fills and holds the devices back."""
+        return self._tried(self.core.settle) and self._tried(self.pipeline.flush) and self._block(self.pipeline.blocked)
+
+    def _tried(self, action) -> bool:
+        """Do what the disk may refuse, again and again while what is on it gives way. False: it cannot be done now."""
         try:
-            self.core.settle()
-            self.pipeline.flush()
+            while True:
+                try:
+                    action()
+                    return True
+                except DiskError as error:
+                    if not self.core.make_room(error):
+                        return self._block(str(error))
         except DiskError as error:
             return self._block(str(error))
-        return self._block(self.pipeline.blocked)
 
     def _store(self):
         self._stored += self.pipeline.store(self.intake, self.clock.now_ns(), self.clock.quality)
         self.intake.closed = True
+        self._gathering.stored()
 
     def _commit(self):
         """Make durable what was stored, and only then acknowledge it, run the rules on it and send."""
-        try:
-            self.pipeline.sync()
-        except DiskError as error:
-            self._block(str(error))
+        if not self._tried(self.pipeline.sync):
             return
         self._block("")
         if self.intake.closed:               # else it holds events that came after what is made durable here
@@ -230,6 +250,12 @@ class Daemon:
         self.pipeline.tick(self.clock.now_ns())
         self._forward()
 
+    def _account(self):
+        """Say what became of the events since the last time."""
+        if not (self.blocked or self.core.unsettled or self.pipeline.blocked):
+            self.core.account(self.clock.now_ns())
+            self._forward()
+
     def _want_checkpoint(self):
         self._checkpoint_due = True
 
@@ -244,8 +270,15 @@ class Daemon:
             self.core.checkpoint()
         except DiskError as error:
             self.log.error("disk", f"no checkpoint: {error}")
+            self._checkpoint_due = self._made_room(error)
             return
         self._checkpointed = self.pipeline.changes
+
+    def _made_room(self, error):
+        try:
+            return self.core.make_room(error)
+        except DiskError:
+            return False
 
     # --- the end
 

@@ -232,9 +232,9 @@ class Lane:
         self.rows_sent += message.rows
         self.bytes_sent += message.size
 
-    def _closed(self, stream, rows):
+    def _closed(self, stream, rows, evicted):
         self.rows_acked[stream] = self.rows_acked.get(stream, 0) + rows
-        self._let_go(rows)
+        self._let_go(max(0, rows - evicted))
 
     def _dead(self, stream, first, count, reason):
         self.rows_dead[stream] = self.rows_dead.get(stream, 0) + count
