@@ -26,8 +26,10 @@ import packet_shapes as shapes
 from flood import Flooded
 from site_world import Site
 
+from edge import mqtt
 from edge._intake import Intake, Topics
 from edge._mqtt import Flow
+from edge.errors import DeviceError
 from gateway import device as device_module
 from gateway.listener import Listener
 from gateway.reactor import Reactor
@@ -36,6 +38,7 @@ PER_UNIT = 100
 PACKET_BYTES_MAX = 4096
 GROWTH_BYTES_MAX = 4 << 20               # of the gateway's memory, by sessions of fuzz
 SESSION_PACKETS = 8
+READERS = (lambda data, version: mqtt.read_connect(data), mqtt.read_subscribe, mqtt.read_unsubscribe, mqtt.read_disconnect)
 SEEDS = {v5: shapes.seeds(v5) for v5 in (False, True)}
 
 
@@ -65,6 +68,12 @@ class Parser:
                 self.differences.append(f"{name}: MQTT {5 if v5 else 4}, {data.hex()}: {found}, fault {fault}, and not {wanted}")
             intake.clear()
             flow.acknowledged()
+            if stop == shapes.OTHER:
+                for read in READERS:
+                    try:
+                        read(data[used:], 5 if v5 else 4)
+                    except DeviceError:
+                        pass
             if k % 8 == 0:                           # as from a broker: it ends in an answer, and never reads past the end
                 if tap.feed(data, intake)[1] > len(data):
                     self.differences.append(f"{name}: the tap read past the end of {data.hex()}")
