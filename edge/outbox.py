@@ -79,10 +79,10 @@ class Outbox:
         for number, batch in gathered.items():
             self.writer.append(BATCH, number, batch.first_sequence, len(batch), encode_columns(batch))
 
-    def adopt(self, stream, record):
-        """Account for a record that was found without a checkpoint."""
-        self.names[stream.number] = stream.name
-        self.appended[stream.number] = self.appended.get(stream.number, 0) + (record.count if record.kind == BATCH else 0)
+    def adopt(self, name, record):
+        """Account for a record of the stream `name` that was found without a checkpoint."""
+        self.names[record.stream] = name
+        self.appended[record.stream] = self.appended.get(record.stream, 0) + (record.count if record.kind == BATCH else 0)
 
     def on_evict(self, kind, stream, first, count) -> int:
         """The log's quota is about to push rows out, or a gap: it goes upstream (again). The payload is the position that the rows stood before.
@@ -131,6 +131,10 @@ class Outbox:
             row.into += appended
             row.out = {fate: count + out[fate] for fate, count in row.out.items()}
         return list(rows.values())
+
+    def numbers_waiting(self, acknowledged, dead) -> set:
+        """Stream numbers with rows that may still be here; arguments as those of accounts()."""
+        return {n for n, rows in self.appended.items() if rows > acknowledged.get(n, 0) + dead.get(n, 0)}
 
     def state(self) -> dict:
         return {"head": self.log.head, "appended": self.appended, "evicted": self.evicted, "names": self.names}

@@ -18,6 +18,7 @@ from msgspec import Struct
 from edge.backlog import CALL, Backlog, items
 from edge.codec import decode_columns
 from edge.errors import DiskError, RuleError
+from edge.fates import recount, settle
 from edge.records import BATCH, DEAD, GAP, SCHEMA, letter, read_letter
 from edge.schema import Schema
 
@@ -92,6 +93,7 @@ def restore(pipeline, loaded, behind=False) -> tuple[Recovered, dict]:
     recovered = Recovered(checkpoint=loaded is not None)
     lanes, position = {}, pipeline.journal.log.tail
     schemas = {}
+    retried = settle(pipeline, pipeline.dead.log.tail if loaded is None else _read(loaded[0])["dead"])
     if loaded is not None:
         meta, images = _read(loaded[0]), loaded[1]
         pipeline.received_ns = meta["received_ns"]
@@ -101,8 +103,10 @@ def restore(pipeline, loaded, behind=False) -> tuple[Recovered, dict]:
         recovered.lost |= not pipeline.journal.log.tail <= position <= pipeline.journal.log.head
         if pipeline.journal.log.head < position:         # its tail rotted: positions that the checkpoint has seen are not given again
             pipeline.journal.log.truncate(position)
+        pipeline.leave_out_unsent(pipeline.streams)
         _bridge(pipeline, meta, replays=position < pipeline.journal.head, behind=behind)
         _count_letters(pipeline, meta["dead"])
+        recount(pipeline, retried)
     elif any(log.head for log in (pipeline.journal.log, *(outbox.log for outbox in pipeline.outboxes))):
         position = _without_checkpoint(pipeline, recovered)
     pipeline.pay()
@@ -121,12 +125,13 @@ def _bridge(pipeline, meta, replays, behind):
     streams, outboxes = {s.name for s in pipeline.streams}, {o.name for o in pipeline.outboxes}
     pipeline.absent = {kind: {name: state for name, state in meta[kind].items() if name not in present}
                        for kind, present in (("streams", streams), ("outboxes", outboxes), ("lanes", outboxes))}
-    for state in pipeline.absent["streams"].values():
-        state["jump"] = state.get("jump", False) or replays
+    live = {schema["stream"] for _, schema in meta["schemas"]}       # when the checkpoint was made: the others have put out nothing since
+    for name, state in pipeline.absent["streams"].items():
+        state["jump"] = state.get("jump", False) or behind or (replays and name in live)
     changed = {name for name in streams if meta["streams"].get(name, {}).get("jump")}
     for stage in pipeline.stages:
         was = meta["stages"].get(stage.name)
-        new = stage.output.name not in meta["streams"]
+        new = stage.output.name not in live
         other = was is None or not stage.fits(was) or was.get("enabled", True) != stage.enabled
         if stage.input.name in changed or (replays and not new and other):
             changed |= {stage.output.name, stage.late.name}
@@ -200,19 +205,24 @@ def _count_letters(pipeline, since):
 def _without_checkpoint(pipeline, recovered):
     """Sequences from what the logs hold, and the journal position to play from."""
     by_name = {s.name: s for s in pipeline.streams}
+    ends = {}                            # stream's name -> sequence after the last that stands in an outbox
     shown_ns = 0
     for outbox in pipeline.outboxes:
-        names, schemas = {}, {}
+        schemas = {}
         for record in _records(outbox.log, outbox.log.tail):
             if record.kind == SCHEMA:
                 schemas[record.stream] = Schema.from_dict(msgpack.unpackb(record.payload))
-                names[record.stream] = schemas[record.stream].stream
-            elif record.kind in (BATCH, GAP) and names.get(record.stream) in by_name:
-                stream = by_name[names[record.stream]]
-                stream.next_sequence = max(stream.next_sequence, record.first + record.count)
-                outbox.adopt(stream, record)
+            elif record.kind in (BATCH, GAP) and record.stream in schemas:
+                name = schemas[record.stream].stream
+                ends[name] = max(ends.get(name, 0), record.first + record.count)
+                outbox.adopt(name, record)
                 if record.kind == BATCH:
                     shown_ns = max(shown_ns, decode_columns(record.payload, schemas[record.stream]).received_ns)
+    for name, end in ends.items():
+        if name in by_name:
+            by_name[name].next_sequence = end
+        else:                            # of a rule that is not here, and may come back
+            pipeline.absent["streams"][name] = {"next": end, "since": end, "arrived": 0, "rejected": 0, "damaged": 0, "jump": True}
     inputs = {s.name: s for s in pipeline.inputs}
     schemas, position = {}, pipeline.journal.log.head
     for record in _records(pipeline.journal.log, pipeline.journal.log.tail):

@@ -33,6 +33,17 @@ class Stream:
         self.stages = []
         self.outboxes = []
         self.tap = None              # is shown each batch, while somebody watches
+        self.sent = None             # without outboxes: the next sequence when it last had some
+
+    @property
+    def frontier(self) -> int | None:
+        """Rows from this sequence on have gone to no outbox; None when none ever did."""
+        return self.next_sequence if self.outboxes else self.sent
+
+    @property
+    def unsent(self) -> int:
+        """Rows that went to no outbox between rows that did: they are announced as a gap before the next that goes."""
+        return self.next_sequence - self.sent if self.outboxes and self.sent is not None else 0
 
     @property
     def consumed(self) -> bool:
@@ -44,11 +55,13 @@ class Stream:
         self.next_sequence += len(batch)
 
     def state(self) -> dict:
-        return {"next": self.next_sequence, "since": self.since, "arrived": self.arrived, "rejected": self.rejected, "damaged": self.damaged}
+        return {"next": self.next_sequence, "since": self.since, "arrived": self.arrived, "rejected": self.rejected, "damaged": self.damaged,
+                "sent": self.frontier}
 
     def load(self, state):
         self.next_sequence, self.since = state["next"], state["since"]
         self.arrived, self.rejected, self.damaged = state["arrived"], state["rejected"], state["damaged"]
+        self.sent = state.get("sent", state["next"])
 
 
 class Stage:

@@ -47,6 +47,7 @@ class Lane:
         self.rows_sent = self.messages_sent = self.bytes_sent = 0
         self.refusals = 0
         self._log = log
+        self._streams = streams
         self._meanings = Meanings(streams, log.head)
         self._tell_dead = dead
         self._packer = Packer(policy, name, gateway, epoch)
@@ -85,11 +86,12 @@ class Lane:
         floor = self._live.floor
         return floor if self._backlog is None or self._backlog.floor is None else min(floor, self._backlog.floor)
 
-    def state(self):
-        """For the checkpoint: plain lists and numbers."""
+    def state(self, numbers=None):
+        """For the checkpoint: plain lists and numbers. numbers: of the streams that its log may hold rows of; None: of all."""
         ranges, acked, waiting = self._covered(self._pending())
+        numbers = self._streams if numbers is None else numbers
         return {"ranges": ranges, "rows_acked": acked, "rows_dead": dict(self.rows_dead), "rows_waiting": waiting,
-                "meanings": self._meanings.state(ranges[0][0])}
+                "meanings": self._meanings.state(ranges[0][0], numbers)}
 
     def load(self, state):
         """Go on from a state(); before start. Positions the log does not hold any more, or not yet, are put right."""

@@ -178,6 +178,16 @@ class Limits(Struct, forbid_unknown_fields=True):
     }
 
 
+class LimitsMax(Struct, forbid_unknown_fields=True):
+    """What a pushed rule may ask for at most. A rule of this file has the limits that stand there."""
+
+    time: Duration = duration("100ms")
+    memory: Size = size("64MiB")
+    output: Size = size("16MiB")
+
+    DOCS = Limits.DOCS
+
+
 class Rule(Struct, forbid_unknown_fields=True):
     """A WebAssembly module, bound to a stream. Its output is a stream of the rule's name, late events go to NAME.late."""
 
@@ -276,7 +286,7 @@ class Config(Struct, forbid_unknown_fields=True):
     listener: Listener | None = None
     broker: Broker | None = None
     rules: dict[Name, Rule] = {}
-    rules_limits: Limits = field(default_factory=Limits)
+    rules_limits: LimitsMax = field(default_factory=LimitsMax)
     upstream: Upstream | None = None
     lanes: dict[Name, Lane] = {}
     journal: Journal = field(default_factory=Journal)
@@ -290,7 +300,7 @@ class Config(Struct, forbid_unknown_fields=True):
         "listener": "devices connect here",
         "broker": "or the gateway subscribes there; both may be given",
         "rules": "the rules by name",
-        "rules_limits": "what a rule that is pushed may use at most, and uses unless it asks for less; a rule of this file has its own limits",
+        "rules_limits": "bounds of the limits that a pushed rule may ask for",
         "upstream": "where results go",
         "lanes": "the routes upstream by name",
         "journal": "sizes of the logs",

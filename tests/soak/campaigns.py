@@ -34,4 +34,12 @@ CAMPAIGNS = (
     Campaign("memory", "memory stays within 2 MB over events and device connects", "times 10,000 events and a connect", 200, 10_000, 10_000, "system/memory_run.py"),
     Campaign("packets", "fuzzed MQTT and bombs crash, hang and fill nothing, and a device that floods costs the others 10 % of their p99 at most",
              "times 100 packets in process and one on the wire", 10_000, 1_000_000, 50_000, "mqtt/packets_run.py"),
+    Campaign("crash_states", "a power cut in any operation leaves a state that the next start takes up: nothing acknowledged lost, nothing invented, every mixture of what was not synced",
+             "operations", 74, 740, 74, "log/crash_states_run.py"),
+    Campaign("power_cut", "power cuts at random moments of long runs, swaps and starts included, change no bit of what the receiver has in the end; a start takes 5 s at most",
+             "cuts", 500, 15_000, 500, "log/power_cut_run.py"),
+    Campaign("bit_rot", "a flipped bit is harmless or detected, and costs the record that holds it at most; the start goes on", "flips", 131_072, 8_388_608, 131_072,
+             "log/bit_rot_run.py"),
+    Campaign("io_errors", "an I/O error at any operation loses nothing that was acknowledged and stops nothing for longer than the disk refuses", "faults", 9262, 36_795, 4631,
+             "log/io_errors_run.py"),
 )
