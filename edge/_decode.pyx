@@ -37,6 +37,11 @@ cdef class Decoder:
     def __dealloc__(self):
         free(self.rejections)
 
+    @property
+    def masked(self) -> bool:
+        """Payloads of this stream are to be kept nowhere."""
+        return self.plan.contract.masked
+
     def decode(self, Intake intake, int stream, Batch out, list dead) -> int:
         """Append a row to `out` for each event whose topic is routed to `stream`; the number of rows.
 

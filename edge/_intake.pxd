@@ -19,6 +19,7 @@ cdef struct TopicSlot:
     uint64_t hash
     uint32_t offset              # name in Topics.bytes_
     uint32_t size
+    bint forbidden               # to devices, see _permission.pyx
     int32_t stream               # set by the router: position of the stream, -1 none matches, -2 not looked up yet
 
 cdef class Topics:

@@ -8,6 +8,7 @@ when no event refers to it: names come back at their next use).
 from libc.stdlib cimport calloc, free, malloc
 from libc.string cimport memcmp, memcpy, memset
 from libc.stdint cimport int32_t, uint8_t, uint16_t, uint32_t, uint64_t
+from edge._permission cimport forbidden
 
 
 cdef inline uint64_t hash_name(const uint8_t *p, uint32_t n) noexcept nogil:
@@ -63,6 +64,7 @@ cdef class Topics:
         t.size = size
         t.offset = self.bytes_used
         t.stream = -2
+        t.forbidden = forbidden(name, size)
         memcpy(self.bytes_ + self.bytes_used, name, size)
         self.bytes_used += size
         self.n = j + 1

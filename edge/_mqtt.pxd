@@ -3,6 +3,7 @@
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from edge._intake cimport Intake
 from edge._mqtt_session cimport PacketIds, Run
+from edge._permission cimport Permission
 
 cdef enum:                       # first byte of a packet, type in the upper four bits
     CONNECT = 0x10
@@ -39,6 +40,7 @@ cdef enum:                       # what a packet breaks; texts and sections in _
     FAULT_SUBSCRIPTION_ID
     FAULT_LARGE
     FAULT_INFLIGHT
+    FAULT_DENIED
     FAULT_MEMORY
 
 cdef struct Frame:
@@ -77,8 +79,13 @@ cdef class Flow:
     cdef public PacketIds received
     cdef readonly uint64_t published     # events put into the intake
     cdef readonly uint64_t repeated      # QoS 2 messages sent again and not stored twice
+    cdef public Permission permission    # server role: what the client may publish on; None: all but forbidden topics
+    cdef readonly uint64_t denied        # events refused
+    cdef uint8_t denied_topic[128]       # the last of them, its first bytes
+    cdef uint32_t denied_size
     cdef int take(self, const uint8_t *p, size_t n, Intake intake, Taken *out) noexcept nogil
     cdef int refuse(self, Taken *out, int fault) noexcept nogil
     cdef int deal(self, const uint8_t *p, const Frame *f, Intake intake, Taken *out) noexcept nogil
     cdef int deal_publish(self, const uint8_t *p, const Frame *f, Intake intake, Taken *out) noexcept nogil
+    cdef int deny(self, const Publish *publish, Taken *out) noexcept nogil
     cdef int deal_release(self, const uint8_t *p, const Frame *f, Taken *out) noexcept nogil

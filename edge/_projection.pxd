@@ -8,6 +8,12 @@ from edge._number cimport Value
 cdef enum:
     NONE = 0xffffffff
 
+cdef enum Mask:
+    WHOLE = 0
+    DROP = 1
+    HASH = 2
+    TRUNCATE = 3
+
 cdef struct Target:              # a field of the contract; its column has the same position
     uint8_t kind
     bint required
@@ -15,6 +21,8 @@ cdef struct Target:              # a field of the contract; its column has the s
     bint topic
     int32_t level                # of the topic; -1 the whole
     uint32_t next                # another field of the same path, or NONE
+    uint8_t mask                 # see Mask
+    uint32_t kept                # characters or decimals, of truncate
     uint8_t status               # in the event at hand
     uint8_t found                # the value's kind, for WRONG_TYPE
 
@@ -42,6 +50,7 @@ cdef class Projection:
     cdef Child *children
     cdef Node *nodes
     cdef uint32_t nodes_n
+    cdef object hasher           # of masks: keyed, without data
     cdef list names              # keeps the children's names alive
     cdef Batch out
     cdef uint32_t row
@@ -57,6 +66,7 @@ cdef class Projection:
     cdef int take(self, uint32_t target, Value *v) except -1 nogil
     cdef int put(self, Target *t, uint32_t column, Value *v) except -1 nogil
     cdef int put_time(self, Target *t, uint32_t column, Value *v) except -1 nogil
-    cdef int put_string(self, uint32_t column, Value *v) except -1 nogil
+    cdef int put_string(self, Target *t, uint32_t column, Value *v) except -1 nogil
+    cdef int put_text(self, Target *t, uint32_t column, const uint8_t *text, uint32_t size) except -1 nogil
     cdef int take_text(self, uint32_t target, const uint8_t *text, uint32_t size) except -1 nogil
     cdef uint32_t finish(self) noexcept nogil

@@ -4,6 +4,9 @@
 A decoder walks the payload and the trie together: visit() at each node that has nodes below, take() for each value that a field wants.
 A node that is visited again in the same event (a member's name stands twice) forgets what it and those below had: the last wins.
 """
+from hashlib import blake2b
+
+from libc.math cimport fabs, pow, trunc
 from libc.stdint cimport int64_t, uint8_t, uint32_t
 from libc.stdlib cimport calloc, free, realloc
 from libc.string cimport memcmp
@@ -15,7 +18,15 @@ from edge._number cimport (ABSENT, BOOLEAN, LONE_SURROGATE, NOT_READABLE, NOT_UT
 
 from edge.schema import KINDS
 
+MASKS = {None: WHOLE, "drop": DROP, "hash": HASH, "truncate": TRUNCATE}
+HASH_BYTES = 8                       # 16 digits: two of a million texts are alike with a probability of 3e-8
 POWERS = {"s": 9, "ms": 6, "us": 3, "ns": 0, "rfc3339": -1, None: 0}
+
+
+cdef double cut(double d, uint32_t decimals) noexcept nogil:
+    """Towards zero, to so many decimals."""
+    cdef double scale = pow(10.0, decimals)
+    return trunc(d * scale) / scale if decimals < 16 and fabs(d) < 1e15 / scale else d
 
 
 cdef class Projection:
@@ -38,7 +49,11 @@ cdef class Projection:
             self.targets[i].topic = field.topic
             self.targets[i].level = field.level
             self.targets[i].next = NONE
+            self.targets[i].mask = MASKS[field.mask]
+            self.targets[i].kept = field.kept
             self.reads_topic |= field.topic
+        if contract.mask_key is not None:
+            self.hasher = blake2b(key=contract.mask_key, digest_size=HASH_BYTES)
         self.names = []
         self._lay(tree, 0)
 
@@ -145,10 +160,12 @@ cdef class Projection:
         if t.kind == F64:
             status = to_double(v, &d)
             if status == TAKEN:
+                if t.mask == TRUNCATE:
+                    d = cut(d, t.kept)
                 (<double *>self.out.columns[column].values)[self.row] = d
             return status
         if t.kind == STR:
-            return self.put_string(column, v)
+            return self.put_string(t, column, v)
         if t.kind == TIME:
             return self.put_time(t, column, v)
         if t.kind == BOOL:
@@ -178,7 +195,7 @@ cdef class Projection:
             return rfc3339_ns(self.scratch, size, slot)
         return rfc3339_ns(v.text, v.size, slot)
 
-    cdef int put_string(self, uint32_t column, Value *v) except -1 nogil:
+    cdef int put_string(self, Target *t, uint32_t column, Value *v) except -1 nogil:
         cdef bint lone
         cdef uint32_t size
         if v.kind != STRING:
@@ -188,10 +205,30 @@ cdef class Projection:
             size = unescape(v.text, v.size, self.scratch, &lone)
             if lone:
                 return LONE_SURROGATE
-            self.out.set_str(column, self.row, self.scratch, size)
+            self.put_text(t, column, self.scratch, size)
         else:
-            self.out.set_str(column, self.row, v.text, v.size)
+            self.put_text(t, column, v.text, v.size)
         return TAKEN
+
+    cdef int put_text(self, Target *t, uint32_t column, const uint8_t *text, uint32_t size) except -1 nogil:
+        """A string's column takes it, masked: what a mask takes away never gets into the batch."""
+        cdef uint32_t i = 0, left = t.kept
+        if t.mask == DROP:
+            return 0                             # finish() makes it null
+        if t.mask == TRUNCATE:
+            while i < size and (left or text[i] & 0xc0 == 0x80):
+                left -= text[i] & 0xc0 != 0x80
+                i += 1
+            size = i
+        elif t.mask == HASH:
+            with gil:
+                hasher = self.hasher.copy()
+                hasher.update((<const char *>text)[:size])
+                digest = hasher.hexdigest().encode()
+                self.out.set_str(column, self.row, <const uint8_t *><char *>digest, 2 * HASH_BYTES)
+            return 0
+        self.out.set_str(column, self.row, text, size)
+        return 0
 
     cdef int take_text(self, uint32_t target, const uint8_t *text, uint32_t size) except -1 nogil:
         """Bare text, from a raw payload or a topic: read as the field's type. Empty text is an absent value."""
@@ -233,7 +270,7 @@ cdef class Projection:
             if self.targets[i].status != TAKEN and (self.targets[i].required or self.targets[i].status != ABSENT):
                 return i
         for i in range(self.targets_n):
-            if self.targets[i].status == ABSENT:
+            if self.targets[i].status == ABSENT or self.targets[i].mask == DROP:
                 self.out.set_null(i, self.row)
         return NONE
 

@@ -12,15 +12,26 @@ from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memchr, memcpy
 from edge._crc32c cimport crc32c_of
+from edge.errors import DiskError
 
 HEADER_BYTES = sizeof(Header)
 PAYLOAD_BYTES_MAX = 64 << 20
 PREAMBLE = 1                         # flag: repeats at the head of each segment, so nothing is lost with it
+SEALED = 4                           # flag: the payload is encrypted (edge/cipher.py)
 FOLLOWS_DURABLE = 2                  # flag: all records before it were on stable storage when it was appended
 
 
 cdef class Record:
     """One record. `payload` is None when only headers were asked for."""
+
+    def opened(self, cipher) -> bool:
+        """Decrypt a sealed payload in its place; False when it is not what was sealed. Raises DiskError when there is no key."""
+        if self.flags & 4:
+            if cipher is None:
+                raise DiskError("records are encrypted: name the configuration, whose gateway.encryption_key_file tells the key")
+            self.payload = cipher.show(self)
+            self.flags &= ~4
+        return self.payload is not None
 
     def __repr__(self):
         return f"Record({self.position}, kind {self.kind}, stream {self.stream}, first {self.first}, count {self.count}, at {self.offset})"

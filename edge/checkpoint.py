@@ -37,9 +37,9 @@ class CheckpointStore:
     """Saves and loads (meta, images). `size_bytes` on disk; `oldest_meta`: meta of the oldest state that a later load may fall back to,
     None before the first save or load: keep what is needed to go on from there."""
 
-    def __init__(self, disk, directory):
+    def __init__(self, disk, directory, cipher=None):
         """Raises DiskError as Log does."""
-        self.log = Log(disk, directory, quota_bytes_max=1 << 40)
+        self.log = Log(disk, directory, quota_bytes_max=1 << 40, cipher=cipher)
         self.recovery = CheckpointRecovery()
         self._key = int.from_bytes(disk.entropy(8), "little")
         self._compressor = zstandard.ZstdCompressor(level=1)

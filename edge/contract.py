@@ -6,6 +6,11 @@ A field's source is one of
     a.b[0].c       a path in the payload: members by dots, elements by [N]; ["any name"] is a member whose name holds
                    dots, brackets or is `topic`
 Without a source a field is the payload's member of exactly its own name; for format raw, the payload itself.
+
+A field's mask changes its value before anything keeps it, and its stream's dead letters hold no payload:
+    drop           null, once the value was found to be of its type
+    hash           a text becomes 16 hexadecimal digits of its keyed BLAKE2b: equal texts stay equal, and nobody without the key finds them out by trying
+    truncate:N     a text is cut to its first N characters, an f64 to N decimals
 """
 
 import json
@@ -22,19 +27,20 @@ INDEX_MAX = 1_000_000
 TOPIC_BYTES_MAX = 65535         # MQTT 3.1.1 section 4.7.3
 
 _STEP = re.compile(r'\[(?P<index>\d{1,9})\]|\[(?P<quoted>"(?:[^"\\]|\\.)*")\]|(?P<dot>\.?)(?P<name>[^.\[\]"]+)')
+_MASK = re.compile(r"drop|hash|truncate:(\d{1,3})")
 _TOPIC = re.compile(r"topic(?:\[(\d{1,5})\])?\Z")
 
 
 class FieldSource:
-    """One field: `kind` is a key of KINDS, `source` as in the module's text, `time_format` one of TIME_FORMATS (times only).
+    """One field: `kind` is a key of KINDS, `source` and `mask` as in the module's text, `time_format` one of TIME_FORMATS (times only).
 
     After construction `topic` tells a topic field, and `level` which (-1: all of it); else `path` is a tuple of str members
     and int indexes, empty for the payload itself. Raises ConfigError.
     """
 
-    __slots__ = ("name", "kind", "source", "required", "unit", "time_format", "topic", "level", "path")
+    __slots__ = ("name", "kind", "source", "required", "unit", "time_format", "topic", "level", "path", "mask", "kept")
 
-    def __init__(self, name, kind, source=None, *, required=True, unit="", time_format=None):
+    def __init__(self, name, kind, source=None, *, required=True, unit="", time_format=None, mask=None):
         where = f"field {name}"
         if not isinstance(name, str) or not name:
             raise ConfigError(f"field {name!r}: a field's name is a text that is not empty")
@@ -47,12 +53,26 @@ class FieldSource:
             raise ConfigError(f"{where}: unknown time format {time_format!r}; use one of {', '.join(TIME_FORMATS)}")
         self.name, self.kind, self.source, self.required = name, kind, source, bool(required)
         self.unit, self.time_format = unit, time_format
+        self.mask, self.kept = _mask(mask, kind, where)
         topic = _TOPIC.match(source) if isinstance(source, str) else None
         self.topic = topic is not None
         self.level = int(topic[1]) if topic and topic[1] else -1
         self.path = () if self.topic else (name,) if source is None else parse_path(source, where)
         for step in self.path:
             _utf8(step, where)
+
+
+def _mask(text, kind, where):
+    """(None, "drop", "hash" or "truncate", N of truncate). Raises ConfigError."""
+    if text is None:
+        return None, 0
+    match = _MASK.fullmatch(text) if isinstance(text, str) else None
+    if not match:
+        raise ConfigError(f"{where}: unknown mask {text!r}; use drop, hash or truncate:N")
+    how = text.partition(":")[0]
+    if kind not in {"drop": KINDS, "hash": ("str",), "truncate": ("str", "f64")}[how]:
+        raise ConfigError(f"{where}: mask {text} does not go with {kind}; hash takes str, truncate str and f64, drop any")
+    return how, int(match[1] or 0)
 
 
 def parse_path(source, where="source"):
@@ -86,14 +106,15 @@ class Contract:
     """A stream's contract. fields: FieldSource in column order. `key`, `time`, `id` and `sequence` name fields of their kind:
     key str, time time, id str or i64, sequence i64. `qos` is the subscription's.
 
-    `schema` is the columns' edge.schema.Schema. Raises ConfigError: which stream, which field, what is wrong, what to do.
+    mask_key: of 16 to 64 bytes, for fields with mask hash. `schema` is the columns' edge.schema.Schema. Raises ConfigError: which stream, which field, what is wrong, what to do.
     """
 
-    def __init__(self, name, topics, fields, *, format="json", version=1, key=None, time=None, id=None, sequence=None, qos=1):
+    def __init__(self, name, topics, fields, *, format="json", version=1, key=None, time=None, id=None, sequence=None, qos=1,
+                 mask_key=None):
         where = f"stream {name}"
         self.name, self.format, self.version, self.qos = name, format, version, qos
         self.key, self.time, self.id, self.sequence = key, time, id, sequence
-        self.topics, self.fields = tuple(topics), tuple(fields)
+        self.topics, self.fields, self.mask_key = tuple(topics), tuple(fields), mask_key
         if not self.topics or isinstance(topics, str):
             raise ConfigError(f"{where}: topics must be a list of at least one topic filter")
         try:
@@ -126,6 +147,11 @@ class Contract:
                 raise ConfigError(f"{where}: {role} {name!r} {found}; name a field of type {' or '.join(allowed)}")
         if self.id is not None and self.sequence is not None:
             raise ConfigError(f"{where}: id and sequence both tell what was sent again; keep one")
+        for field in self.fields:
+            if field.mask == "drop" and field.name in (self.key, self.time):
+                raise ConfigError(f"{where}: {field.name} is the {'key' if field.name == self.key else 'time'} and cannot be dropped; hash a key instead")
+            if field.mask == "hash" and self.mask_key is None:
+                raise ConfigError(f"{where}: field {field.name} is hashed and there is no key for it: set gateway.mask_key_file")
 
     def _bind_raw(self, where):
         bare = [f for f in self.fields if not f.topic]
@@ -136,6 +162,11 @@ class Contract:
             if field.source is not None:
                 raise ConfigError(f"{where}: field {field.name}: a raw payload has no {field.source!r}; leave the source out")
             field.path = ()
+
+    @property
+    def masked(self) -> bool:
+        """A field has a mask."""
+        return any(field.mask for field in self.fields)
 
     def matches(self, topic: bytes) -> bool:
         """Whether one of the filters takes the topic."""

@@ -16,11 +16,12 @@ import errno
 from bisect import bisect_right
 from contextlib import suppress
 
-from edge._record import FOLLOWS_DURABLE, HEADER_BYTES, PREAMBLE, decode, encode, fields, position_of
+from edge._record import FOLLOWS_DURABLE, HEADER_BYTES, PREAMBLE, SEALED, decode, encode, fields, position_of
+from edge.cipher import OVERHEAD
 from edge.errors import DiskError
 from edge.opening import Opening, write_index
 from edge.reader import Reader
-from edge.segment import CONTINUES, MENDED, SEGMENT_HEADER, SKIPS, Segment, merged
+from edge.segment import CONTINUES, MENDED, SEALED_RECORDS, SEGMENT_HEADER, SKIPS, Segment, merged
 
 UNSYNCED_BYTES_MAX = 1 << 20         # in RAM; append() syncs by itself beyond that
 BLOCK = 4096                         # of a file system: the least that it writes
@@ -33,10 +34,10 @@ class Log:
     keep_from: eviction stops before this position; None lets it take anything. on_evict(kind, stream, first, count): events that the
     quota is about to push out, neighbours merged; it may append. Not reported: records without events, of the preamble, before
     drop_before()'s position.
-    preamble(): (kind, stream, payload) of records that each segment begins with, so that it can be read without those before it.
+    cipher: a Cipher, or None. preamble(): (kind, stream, payload) of records that each segment begins with, so that it can be read without those before it.
     """
 
-    def __init__(self, disk, directory, *, segment_bytes_max=8 << 20, quota_bytes_max, preamble=None, on_evict=None):
+    def __init__(self, disk, directory, *, segment_bytes_max=8 << 20, quota_bytes_max, preamble=None, on_evict=None, cipher=None):
         """Opens or makes the directory. Damage is put aside and told in `recovery`. Raises DiskError when another process has the log,
         when a newer version wrote it, or when the directory cannot be read."""
         self.disk, self.directory = disk, directory
@@ -44,6 +45,7 @@ class Log:
         self.quota_bytes_max = quota_bytes_max
         self.keep_from = None
         self.needed_from = None          # callable: the position below which records are of no use, asked before each eviction
+        self._cipher = cipher
         self._preamble, self._on_evict = preamble or (lambda: ()), on_evict
         try:
             disk.mkdir(directory)
@@ -75,7 +77,7 @@ class Log:
         self._litter = []                # files of truncations that failed: to go before anything else is written, as they void records
         self.evicts_before = 0           # on_evict was told of the events before this position: they go, or are gone
         self._new = None                 # the active segment while no record of it is durable: not in _segments
-        self._reader = Reader(disk, directory, self.recovery)
+        self._reader = Reader(disk, directory, self.recovery, cipher)
         if found.unsure and found.unsure[-1] is self._segments[-1]:
             self._write_again(self._segments.pop())
         if found.head > self.head:       # no position is given twice, and every later start comes to the same
@@ -104,7 +106,7 @@ class Log:
 
     def append(self, kind: int, stream: int, first: int, count: int, payload) -> int:
         """Take a record; returns its position. It is durable after sync(). Raises DiskError; then the record was not taken."""
-        size = HEADER_BYTES + len(payload)
+        size = HEADER_BYTES + len(payload) + OVERHEAD * (self._cipher is not None)
         held = self._unsynced_bytes + (self._segments[-1].size if self._fd is not None else SEGMENT_HEADER.size)
         if not self._fresh and held + size > self.segment_bytes_max:
             self.roll()
@@ -114,12 +116,16 @@ class Log:
             pass
         if self._fresh:
             self._begin()
-        position = self.head
-        flags = 0 if self._unsynced else FOLLOWS_DURABLE
-        self._unsynced.append(encode(self._salt, position, kind, flags, stream, first, count, payload))
-        self._unsynced_bytes += size
-        self.head = position + 1
-        return position
+        self._hold(kind, 0 if self._unsynced else FOLLOWS_DURABLE, stream, first, count, payload)
+        return self.head - 1
+
+    def _hold(self, kind, flags, stream, first, count, payload):
+        """The record, encoded, in RAM."""
+        if self._cipher is not None:
+            flags, payload = flags | SEALED, self._cipher.hide(self.head, kind, stream, first, count, payload)
+        self._unsynced.append(encode(self._salt, self.head, kind, flags, stream, first, count, payload))
+        self._unsynced_bytes += len(self._unsynced[-1])
+        self.head += 1
 
     def sync(self):
         """Make all appended records durable: one write, one fdatasync. Raises DiskError; the records are kept, so call again."""
@@ -166,7 +172,7 @@ class Log:
             self._litter.pop()
         self._serial += 1
         before = next((s.end for s in reversed(self._segments) if s.end > s.first), first)
-        flags = CONTINUES * self._continues | SKIPS * (first > before)
+        flags = CONTINUES * self._continues | SKIPS * (first > before) | SEALED_RECORDS * (self._cipher is not None)
         self._new = segment = Segment(self._serial, first, self._salt, flags)
         self._fd = self.disk.create(f"{self.directory}/{segment.name}.seg")
         self.disk.truncate(self._fd, self.segment_bytes_max)     # then fdatasync need not write a new size each time
@@ -232,10 +238,7 @@ class Log:
         if self._fd is None:
             self._salt = self._new_salt()
         for kind, stream, payload in self._preamble():
-            record = encode(self._salt, self.head, kind, PREAMBLE, stream, 0, 0, payload)
-            self._unsynced.append(record)
-            self._unsynced_bytes += len(record)
-            self.head += 1
+            self._hold(kind, PREAMBLE, stream, 0, 0, payload)
 
     def _new_salt(self) -> int:
         """Random, and without zero bytes, so that no marker is found in blank space."""
@@ -276,6 +279,7 @@ class Log:
             if taken and size > bytes_max:
                 break
             taken.append(decode(record))
+            taken[-1].opened(self._cipher)
         return taken
 
     def damaged_since(self, position: int) -> int:

@@ -19,7 +19,7 @@ from edge._record import HEADER_BYTES
 from edge.errors import DiskError
 from edge.opening import RECORDS_MAX
 from edge.reading import LogReader
-from edge.segment import CONTINUES, MENDED, SEGMENT_HEADER, SKIPS, Segment, parse_name, read_at
+from edge.segment import CONTINUES, MENDED, SEALED_RECORDS, SEGMENT_HEADER, SKIPS, Segment, parse_name, read_at
 
 FRESH = ".mend"
 WHY = ".why"                         # quarantine/NAME.seg.why: JSON of what and why
@@ -32,9 +32,9 @@ class Mending:
     check(record) raises DiskError for a record whose bytes are whole and whose content is not. now: text for the notes. Call under the directory's lock.
     """
 
-    def __init__(self, disk, directory, *, check=lambda record: None, now=""):
+    def __init__(self, disk, directory, *, check=lambda record: None, now="", cipher=None):
         self._disk, self.directory, self._now = disk, directory, now
-        self._reader = reader = LogReader(disk, directory)
+        self._reader = reader = LogReader(disk, directory, cipher)
         self.patients = [_Patient(reader, segment, check) for segment in reader.segments]
         held = {reader.path(segment) for segment in reader.segments}
         self.unreadable = [d for d in reader.damage if d.file not in held]
@@ -96,7 +96,7 @@ class Mending:
             return
         whole = bool(runs) and runs[0][0] == segment.first
         for i in reversed(range(whole, len(runs))):
-            self._write(Segment(segment.serial, runs[i][0], segment.salt, MENDED | CONTINUES * (i > 0 or segment.continues)), [runs[i]], segment)
+            self._write(Segment(segment.serial, runs[i][0], segment.salt, MENDED | CONTINUES * (i > 0 or segment.continues) | segment.flags & SEALED_RECORDS), [runs[i]], segment)
         if whole:
             self._rewrite(segment, runs[:1], segment.flags | MENDED * patient.gap_before)
         else:

@@ -50,7 +50,7 @@ class Pipeline(Flow):
             batch = Batch(stream.schema, min(256, len(intake)))
             batch.received_ns, batch.clock = received_ns, clock
             stream.arrived += decoder.decode(intake, position, batch, rejected) + len(rejected)
-            self._bury(stream, intake, rejected, received_ns)
+            self._bury(stream, intake, rejected, received_ns, decoder.masked)
             if stream.repeats is not None:
                 batch = self._sifted(stream, batch)
             if len(batch):
@@ -166,17 +166,19 @@ class Pipeline(Flow):
         self.journal.append(SKIP, 0, number, 0, msgpack.packb([stage.name, stage.rule.identity, *fate]))
         self.unsure = True
 
-    def _bury(self, stream, intake, rejected, received_ns):
+    def _bury(self, stream, intake, rejected, received_ns, masked):
         stream.rejected += len(rejected)
         for index, reason in rejected:
-            self._bury_event(stream.number, intake[index], reason, received_ns)
+            self._bury_event(stream.number, intake[index], reason, received_ns, masked)
 
     def _bury_unrouted(self, intake, indices, received_ns):
         self.unrouted += len(indices)
         for index in indices:
             self._bury_event(0, intake[index], "no stream takes this topic", received_ns)
 
-    def _bury_event(self, number, event, reason, received_ns):
+    def _bury_event(self, number, event, reason, received_ns, masked=False):
+        """masked: what the event says, in its payload or topic, is kept nowhere."""
         topic, payload, _, _ = event
         self.buried = True
-        self.dead.append(DEAD, number, self.journal.head, 1, letter(reason, received_ns, topic=topic.decode("utf-8", "replace"), payload=payload))
+        what = {"withheld": len(payload)} if masked else {"topic": topic.decode("utf-8", "replace"), "payload": payload}
+        self.dead.append(DEAD, number, self.journal.head, 1, letter(reason, received_ns, **what))

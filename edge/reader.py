@@ -7,13 +7,24 @@ from edge.segment import WINDOW_BYTES, walk
 class Reader:
     """One file open at a time, and the place where the last read ended. Raises OSError when a file cannot be opened."""
 
-    def __init__(self, disk, directory, recovery):
-        self.disk, self.directory, self.recovery = disk, directory, recovery
+    def __init__(self, disk, directory, recovery, cipher=None):
+        self.disk, self.directory, self.recovery, self._cipher = disk, directory, recovery, cipher
         self._segment = self._fd = None
         self._cursor = (None, 0, 0)      # segment, position, offset: where the last read ended
 
     def read(self, segment, position, bytes_max) -> list:
         """Records of a segment from a position on: at most bytes_max of them but at least one; none when there are no more."""
+        while records := self._read(segment, position, bytes_max):
+            opened = [r for r in records if r.opened(self._cipher)]
+            if len(opened) < len(records):           # what was put in their place is as good as damage
+                good = {r.position for r in opened}
+                self._lost(segment, [(r.position, r.position + 1) for r in records if r.position not in good])
+            if opened:
+                return opened
+            position = records[-1].position + 1
+        return []
+
+    def _read(self, segment, position, bytes_max) -> list:
         if self._cursor[0] is segment and self._cursor[1] == position:
             offset, expected, window = self._cursor[2], position, bytes_max
         else:

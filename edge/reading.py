@@ -37,9 +37,9 @@ class LogReader:
     tail_bytes: behind the last record, torn or just being written; mended: positions (first, after) that are lost, as a repair has noted;
     quarantined: files that an earlier start or a repair put aside."""
 
-    def __init__(self, disk, directory):
+    def __init__(self, disk, directory, cipher=None):
         """Raises DiskError when there is no log, when a newer version wrote it, or when it cannot be read."""
-        self.disk, self.directory = disk, directory
+        self.disk, self.directory, self._cipher = disk, directory, cipher
         try:
             for look in range(LOOKS_MAX):
                 names = sorted(disk.listdir(directory))
@@ -176,8 +176,12 @@ class LogReader:
                 for record in scan.records:
                     if record.flags & (PREAMBLE | FOLLOWS_DURABLE):
                         sure = record.position
-                    if record.position < segment.end:
-                        yield record
+                    if record.position >= segment.end:
+                        continue
+                    if payloads and not record.opened(self._cipher):
+                        self._lost(segment, record.offset, record.end, record.position, record.position + 1, "the payload is not what was encrypted")
+                        continue
+                    yield record
             for start, end, first, after in scan.holes:
                 torn = first >= sure and any(a <= first and after <= b for a, b in self._told.get(segment, ()))
                 self._lost(segment, start, end, first, after, "the bytes are not those that were written", self.torn if torn else self.damage)

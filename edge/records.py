@@ -21,16 +21,16 @@ SCHEMA, BATCH, TICK, CLOCK, SKIP, DEAD, GAP, FATE, REPEAT = 1, 2, 3, 4, 5, 6, 7,
 LETTER_BYTES_MAX = 64 << 10          # of a dead event's payload; what is longer is cut, and its size kept
 
 
-def letter(reason, received_ns, *, topic=None, payload=None, rule=None, module=None, backtrace=None, columns=None) -> bytes:
+def letter(reason, received_ns, *, topic=None, payload=None, rule=None, module=None, backtrace=None, columns=None, withheld=None) -> bytes:
     """A dead letter's payload: reason and receive time always, and what there is of the rest.
 
-    An event has topic and payload; a rule's input has rule, module, backtrace and columns (a whole batch, as in the journal).
+    An event has topic and payload, or withheld, the size of a payload that a mask keeps out; a rule's input has rule, module, backtrace and columns (a whole batch, as in the journal).
     """
     data = {"reason": reason, "received_ns": received_ns}
     if payload is not None and len(payload) > LETTER_BYTES_MAX:
         data["size"] = len(payload)
         payload = payload[:LETTER_BYTES_MAX]
-    for name, value in (("topic", topic), ("payload", payload), ("rule", rule), ("module", module), ("backtrace", backtrace), ("columns", columns)):
+    for name, value in (("topic", topic), ("payload", payload), ("rule", rule), ("module", module), ("backtrace", backtrace), ("columns", columns), ("withheld", withheld)):
         if value is not None:
             data[name] = value
     return msgpack.packb(data)

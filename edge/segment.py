@@ -23,10 +23,11 @@ from edge._crc32c import crc32c
 from edge._record import PREAMBLE, Scan, is_blank
 
 MAGIC = b"TIDELOG\n"
-VERSION = 1
+VERSION = 2                          # 2: with SEALED; a segment without it is written as version 1
 CONTINUES = 1                        # header flag: goes on with the preamble of the segment before, and is dropped together with it
 SKIPS = 2                            # header flag: positions before `first` that no segment has were passed over, not lost
 MENDED = 4                           # header flag: they are lost, and a repair has put aside what was left of them
+SEALED_RECORDS = 8                   # header flag: it may hold sealed records
 SEGMENT_HEADER = struct.Struct("<8sHHIQII")
 INDEX_MAGIC = b"TIDEIDX\n"
 INDEX_HEADER = struct.Struct("<8sIIQQQQII")
@@ -64,7 +65,7 @@ class Segment:
         return self.held - self.first - sum(b - a for a, b in self.holes)
 
     def header(self) -> bytes:
-        head = SEGMENT_HEADER.pack(MAGIC, VERSION, self.flags, self.salt, self.first, 0, 0)[:-4]
+        head = SEGMENT_HEADER.pack(MAGIC, 2 if self.flags & SEALED_RECORDS else 1, self.flags, self.salt, self.first, 0, 0)[:-4]
         return head + struct.pack("<I", crc32c(head))
 
     def lose(self, first, after) -> int:

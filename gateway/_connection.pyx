@@ -34,6 +34,24 @@ cdef enum:
 MORE, OTHER, FULL, FAULT, CLOSED = STOP_MORE, STOP_OTHER, STOP_FULL, STOP_FAULT, -1
 
 
+cdef extern from *:
+    """
+    #ifdef __GLIBC__
+    #include <malloc.h>
+    static void give_back(void) { malloc_trim(0); }
+    #else
+    static void give_back(void) { }
+    #endif
+    """
+    void give_back() nogil
+
+
+def give_memory_back():
+    """Pages that are free go back to the system: after a large block glibc keeps the next ones of its size."""
+    with nogil:
+        give_back()
+
+
 cdef class Pool:
 
     def __cinit__(self, Intake intake not None, *, uint32_t packet_bytes_max, uint32_t scratch_size=1 << 18, uint64_t held_max=8 << 20):

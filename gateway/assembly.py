@@ -10,6 +10,7 @@ from gateway import links
 from gateway.clock import Clock
 from gateway.core import Core
 from gateway.reactor import Reactor
+from gateway.upkeep import Upkeep
 
 RETRY_S = 5.0
 
@@ -25,7 +26,11 @@ class Parts:
         self.sources, self.listener, self.broker, self.upstream = [], None, None, None
         self._disk = Disk()
         self._lock = self._claim(config.gateway.data)
-        self.core, recovered = self._recovered()
+        try:
+            self.core, recovered = self._recovered()
+        except BaseException:
+            os.close(self._lock)
+            raise
         self.clock = Clock(recovered.received_ns)
 
     def _claim(self, data):
@@ -58,6 +63,7 @@ class Parts:
         self.broker = links.broker(self.config, self.reactor, self.intake, self.log)
         self.sources = [source for source in (self.listener, self.broker) if source is not None]
         self.upstream = links.upstream(self.config, self.reactor, [lane for _, lane in self.core.lanes], self.log, handle)
+        self._upkeep = Upkeep(self.reactor, links.followed(self.config, self.listener, self.broker, self.upstream, self.log))
         if self.upstream is not None:
             self.upstream.start()
 

@@ -22,6 +22,7 @@ COMMANDS = {
     "api": "serve the HTTP management API of the running gateway",
     "rule": "write, test, upload and watch rules",
     "tail": "a stream's or rule's events, live",
+    "passwd": "let a device's user into the listener's password file, or out of it",
     "dead-letters": "events and batches that could not be processed",
     "buffer": "list, verify, repair, export or tail the logs on disk",
     "bench": "measure speed and size against their baselines",

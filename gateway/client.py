@@ -47,7 +47,7 @@ class Client(paho.Client):
         super().__init__(paho.CallbackAPIVersion.VERSION2, client_id=client_id, protocol=paho.MQTTProtocolVersion(version),
                          clean_session=clean_session if version == 4 else None, reconnect_on_failure=False)
         self._reactor = reactor
-        self._tls = tls
+        self.tls = tls               # may be changed: for the next dial
         self.on_connected, self.on_disconnected = on_connected, on_disconnected
         self.on_published, self._log = on_published, on_event
         self.where = f"{host}:{port}"
@@ -121,8 +121,8 @@ class Client(paho.Client):
         try:
             sock = socket.create_connection((self.host, self.port), timeout=DIAL_TIMEOUT_S)
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            if self._tls is not None:
-                sock = self._tls.wrap_socket(sock, server_hostname=self.host)
+            if self.tls is not None:
+                sock = self.tls.wrap_socket(sock, server_hostname=self.host)
         except (OSError, ValueError) as e:       # ValueError: a host name that cannot be encoded
             if sock is not None:
                 sock.close()

@@ -60,6 +60,7 @@ def _finished(config, path):
 def _sound(data):
     """A configuration of the streams without a problem, and of the rules without one that read them."""
     config = spec.Config(streams={})
+    config.gateway = _struct(spec.Gateway, data.get("gateway", {}), "gateway", []) or config.gateway
     for name, table in _table(data, "streams").items():
         stream = _struct(spec.Stream, table, name, wrong := [])
         if not wrong:
@@ -117,8 +118,22 @@ def _relate(data, problems):
     for end in ("listener", "api"):
         if "tls" in _table(data, end) and "cert" not in _table(_table(data, end), "tls"):
             problems.append((f"{end}.tls.cert", "is missing: who listens with tls needs cert and key"))
+        if "alpn" in _table(_table(data, end), "tls"):
+            problems.append((f"{end}.tls.alpn", "is for connections that the gateway makes: broker and upstream; leave it out"))
+    _relate_listener(_table(data, "listener"), problems)
     if "tls" not in _table(data, "api") and _table(data, "api").get("host", "localhost") not in LOOPBACK:
         problems.append(("api.tls", "is missing: tokens do not go over the network in the clear; add it, or listen on 127.0.0.1"))
+
+
+def _relate_listener(listener, problems):
+    """Denied by default: from the network only over TLS and by name, if nothing else is said."""
+    names = "password_file" in listener or "ca" in _table(listener, "tls")
+    if listener.get("host", "localhost") not in LOOPBACK and not ("tls" in listener and names) and listener.get("anonymous") is not True:
+        problems.append(("listener", "devices could connect from the network " + ("without TLS" if names else "without showing who they are") + ": add [listener.tls] "
+                         "with cert and key, and password_file (`tidegate passwd FILE USER` writes it) or tls.ca for certificates of devices; or say anonymous = true"))
+    if names and "acl_file" not in listener:
+        problems.append(("listener.acl_file", "is missing: devices that show who they are may publish nowhere unless it says where; a first line could be: "
+                         "pattern write sensors/%c/#"))
 
 
 def _table(data, name):
@@ -146,6 +161,8 @@ def _resolve_paths(config, base):
         return None if path is None else str(base / path)
 
     config.gateway.data = absolute(config.gateway.data)
+    config.gateway.mask_key_file = absolute(config.gateway.mask_key_file)
+    config.gateway.encryption_key_file = absolute(config.gateway.encryption_key_file)
     for rule in config.rules.values():
         if rule.module.endswith(".wasm"):
             rule.module = absolute(rule.module)
@@ -156,5 +173,6 @@ def _resolve_paths(config, base):
             continue
         if end.tls:
             end.tls.ca, end.tls.cert, end.tls.key = absolute(end.tls.ca), absolute(end.tls.cert), absolute(end.tls.key)
-        if getattr(end, "password_file", None):
-            end.password_file = absolute(end.password_file)
+        for name in ("password_file", "acl_file"):
+            if getattr(end, name, None):
+                setattr(end, name, absolute(getattr(end, name)))

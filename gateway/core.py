@@ -13,6 +13,7 @@ from edge._watermark import Watermarks
 from edge.checkpoint import CheckpointStore
 from edge.books import SCHEMA as LEDGER
 from edge.books import Books
+from edge.cipher import cipher_of
 from edge.compile import Cache
 from edge.deployment import Deployment
 from edge.errors import ConfigError, DiskError, RuleError
@@ -25,6 +26,7 @@ from edge.recovery import capture, deployed, journal_position, restore
 from edge.rule_store import RuleStore
 from edge.stage import Stage, Stream
 from edge.succession import Succession, partial_schema
+from gateway.keys import encryption_key
 from gateway.lane import Lane
 from gateway.lineup import Lineup
 from gateway.outboxes import FULL, Outboxes
@@ -66,11 +68,12 @@ class Core:
 
     def _make(self):
         config, disk, log = self.config, self._disk, self.log
+        self._cipher = cipher_of(disk, self._data, encryption_key(config), begin=True)
         self.identity = Identity(disk, self._data, config.gateway.name)
         self.meanings = self.identity.schemas()         # the lanes' too, and grows
         if self.identity.damaged:
             log.error("disk", self.identity.damaged)
-        self.checkpoints = CheckpointStore(disk, f"{self._data}/checkpoints")
+        self.checkpoints = CheckpointStore(disk, f"{self._data}/checkpoints", self._cipher)
         self._logs.append(self.checkpoints.log)
         self._loaded = self.checkpoints.load()
         self.store = RuleStore(disk, f"{self._data}/rules")
@@ -130,7 +133,7 @@ class Core:
 
     def _log(self, directory, quota, segment_bytes_max=SEGMENT_BYTES, on_evict=None):
         log = Log(self._disk, f"{self._data}/{directory}", segment_bytes_max=min(SEGMENT_BYTES, segment_bytes_max), quota_bytes_max=quota,
-                  preamble=lambda: self.pipeline.preamble(), on_evict=on_evict)
+                  preamble=lambda: self.pipeline.preamble(), on_evict=on_evict, cipher=self._cipher)
         self._logs.append(log)
         found = log.recovery
         if found.trimmed_bytes or found.damaged or found.quarantined:

@@ -1,6 +1,6 @@
 """Device: the protocol of one client of the listener, MQTT 3.1.1 and 5, server role.
 
-    handshake (TLS) -> greeting (the first packet must be CONNECT) -> open -> closed
+    handshake (TLS) -> greeting (the first packet must be CONNECT) -> waiting (while a password is checked; not read) -> open -> closed
 
 PUBLISH, PUBREL and PINGREQ are dealt with in bulk by edge/_mqtt; what comes here is CONNECT, SUBSCRIBE, UNSUBSCRIBE and
 DISCONNECT. Reading pauses while the device is over its rate or does not read its acknowledgements: its TCP window fills,
@@ -27,7 +27,7 @@ class Device:
 
     __slots__ = ("listener", "sock", "fd", "peer", "flow", "connection", "state", "version", "client_id", "will", "keep_alive_s",
                  "heard_at", "tokens", "tokens_at", "paused", "stalled_at", "session_expiry_s", "packet_bytes_max", "_watching", "_counted",
-                 "_received")
+                 "_received", "_connecting", "_denied", "user", "secret")
 
     def __init__(self, listener, sock, peer):
         self.listener, self.sock, self.peer = listener, sock, peer
@@ -45,7 +45,9 @@ class Device:
         self.stalled_at = None       # since when acknowledgements cannot be sent
         self.session_expiry_s = 0
         self.packet_bytes_max = 1 << 28
-        self._counted = self._received = 0
+        self._counted = self._received = self._denied = 0
+        self._connecting = None      # the CONNECT that is checked, and properties of its answer
+        self.user = self.secret = None       # as whom it came in (gateway/doorman.py), and by which hash
         self._watching = None
         self.watch()
 
@@ -124,7 +126,11 @@ class Device:
             self._control(self.connection.packet())
             if self.state == "closed":
                 return
+            if self.state == "waiting":
+                self.watch()
+                return
             status = self.connection.resume()
+        denied = self._tell_denied()
         if status == FAULT:
             raise mqtt.Malformed.of_fault(self.connection.fault, self.version)
         if status == CLOSED:
@@ -135,7 +141,7 @@ class Device:
             self.heard_at = self.listener.reactor.now
         if self.connection.owes:
             self.listener.owing.add(self)
-        self._pay()
+        self._pay(denied)
         self.flush()
         if status == FULL:
             self.listener.full()
@@ -175,9 +181,9 @@ class Device:
         self.listener.published += fresh
         return fresh
 
-    def _pay(self):
+    def _pay(self, denied):
         """The token bucket: events are taken as they come, and a debt stops the reading until it is paid."""
-        fresh, rate = self.count(), self.listener.rate_per_client
+        fresh, rate = self.count() + denied, self.listener.rate_per_client
         if rate is None:
             return
         now = self.listener.reactor.now
@@ -186,6 +192,14 @@ class Device:
         if self.tokens < 0 and not self.paused:
             self.paused = True
             self.listener.reactor.later(-self.tokens / rate, self._unpause)
+
+    def _tell_denied(self):
+        """Events refused since the last look."""
+        fresh = self.flow.denied - self._denied
+        if fresh:
+            self._denied += fresh
+            self.listener.deny(self, fresh, self.flow.last_denied)
+        return fresh
 
     def _unpause(self):
         if self.state != "closed":
@@ -239,12 +253,40 @@ class Device:
             return
         assigned = {}
         if not connect.client_id:
+            connect.client_id = self.listener.named(self)
+        if not connect.client_id:
             if self.version == 4 and not connect.clean:
                 self._refuse(mqtt.connack(4, 0x02), "a session without a client id")
                 return
             connect.client_id = f"auto-{os.urandom(8).hex()}"
             assigned = {mqtt.ASSIGNED_ID: connect.client_id}
         self.client_id = connect.client_id
+        self._connecting = connect, assigned
+        if self.listener.doorman is None:
+            self._admit()
+            return
+        self.state = "checking"
+        self.listener.doorman.ask(self, connect)
+        if self.state == "checking":
+            self.state, self.paused = "waiting", True
+
+    def checked(self, refusal):
+        """The doorman's answer, at once or in a later turn: None, or (words, reason code of MQTT 5, return code of 3.1.1)."""
+        later = self.state == "waiting"
+        if self.state == "checking" or later:
+            self.state, self.paused = "greeting", False
+            self._guard(self._admit if refusal is None else lambda: self._turn_away(*refusal))
+            if later and self.state == "open":
+                self.listener.come_back(self)
+
+    def _turn_away(self, words, reason, code):
+        self._refuse(mqtt.connack(self.version, reason if self.version == 5 else code), words)
+
+    def _admit(self):
+        (connect, assigned), self._connecting = self._connecting, None
+        if self.listener.held_by_other(self):
+            self._turn_away("another user is connected with its client id", 0x85, 2)
+            return
         session_present = self.listener.admit(self, connect)
         if session_present is None:
             self._refuse(mqtt.connack(self.version, 0x97 if self.version == 5 else 0x03), "connections_max devices are connected")

@@ -1,6 +1,6 @@
 """What the daemon does without: modules that libraries import and that this gateway never uses. Call before anything imports them.
 
-A good part of the resident memory that `make bench` prints for the calm daemon: OpenSSL where no table of the configuration has `tls` (hashlib then has Python's own
+A good part of the resident memory that `make bench` prints for the calm daemon: OpenSSL where no table of the configuration has `tls` or the listener's passwords (hashlib then has Python's own
 SHA-256), and the HTTP client that paho imports to look for proxies, which the gateway's own dialing does not use.
 """
 
@@ -15,7 +15,8 @@ def leave_out_early():
 
 def leave_out(config):
     """Leave out what a configuration has no use for."""
-    if not any(end is not None and end.tls is not None for end in (config.listener, config.broker, config.upstream)):
+    asked = config.listener is not None and config.listener.password_file is not None        # scrypt is OpenSSL's
+    if not asked and not any(end is not None and end.tls is not None for end in (config.listener, config.broker, config.upstream)):
         for name in ("_ssl", "_hashlib"):
             sys.modules.setdefault(name, None)       # None: importing it raises ImportError (docs of sys.modules)
     if "urllib.request" not in sys.modules:

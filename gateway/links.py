@@ -1,8 +1,11 @@
 """The gateway's connections, from their tables in the configuration: listener, broker, upstream, and their TLS contexts."""
 
 import json
+from contextlib import contextmanager
 
 from edge.errors import ConfigError
+from gateway import keys
+from gateway.upkeep import Followed
 
 
 def listener(config, reactor, intake, log):
@@ -13,9 +16,67 @@ def listener(config, reactor, intake, log):
     from gateway.listener import Listener
 
     return Listener(reactor, intake, host=spec.host, port=spec.port, tls=server_tls("listener.tls", spec.tls), connections_max=spec.connections_max,
-                    packet_bytes_max=spec.packet_max, rate_per_client=spec.rate_per_client,
+                    packet_bytes_max=spec.packet_max, rate_per_client=spec.rate_per_client, doorman=_doorman(spec, reactor),
                     status=lambda: json.dumps({"gateway": config.gateway.name, "state": "running"}).encode(),
                     on_event=_reporter(log, "listener"))
+
+
+def _doorman(spec, reactor):
+    """The Doorman, or None where everybody may everything."""
+    certificates = spec.tls is not None and spec.tls.ca is not None
+    if not (certificates or spec.password_file or spec.acl_file):
+        return None
+    from gateway.doorman import Doorman
+
+    return Doorman(reactor, users=_users(spec), permits=_permits(spec), certificates=certificates, anonymous=spec.anonymous)
+
+
+def _users(spec):
+    from gateway import passwords
+
+    if spec.password_file is not None:
+        with placed("listener.password_file"):
+            return passwords.read(spec.password_file)
+
+
+def _permits(spec):
+    from gateway.permits import Permits
+
+    if spec.acl_file is not None:
+        with placed("listener.acl_file"):
+            return Permits(spec.acl_file)
+
+
+@contextmanager
+def placed(place):
+    """A ConfigError names the place in the configuration."""
+    try:
+        yield
+    except ConfigError as error:
+        raise ConfigError(f"{place}: {error}") from None
+
+
+def followed(config, listener, broker, upstream, log) -> list:
+    """What changes in its files while the gateway runs (gateway/upkeep.py): certificates of the three, users and permits of the listener."""
+    found = []
+
+    def follow(part, what, paths, load, use):
+        paths = [path for path in paths if path]
+        if paths:
+            found.append(Followed(what, paths, load, use, _reporter(log, part)))
+
+    spec = config.listener
+    if listener is not None and spec.tls is not None:
+        follow("listener", "certificates", (spec.tls.ca, spec.tls.cert, spec.tls.key), lambda: server_tls("listener.tls", spec.tls), lambda tls: setattr(listener, "tls", tls))
+    if listener is not None and listener.doorman is not None:
+        renew = listener.doorman.renew
+        follow("listener", "passwords", (spec.password_file,), lambda: _users(spec), lambda users: renew(listener.devices, users=users))
+        follow("listener", "permits", (spec.acl_file,), lambda: _permits(spec), lambda permits: renew(listener.devices, permits=permits))
+    for place, end, link in (("broker", config.broker, broker), ("upstream", config.upstream, upstream)):
+        if link is not None and end.tls is not None:
+            follow(place, "certificates", (end.tls.ca, end.tls.cert, end.tls.key), lambda place=place, end=end: client_tls(place, end),
+                   lambda tls, link=link: setattr(link, "tls", tls))
+    return found
 
 
 def broker(config, reactor, intake, log):
@@ -51,12 +112,13 @@ def upstream(config, reactor, lanes, log, handle):
                     keepalive_s=max(1, round(spec.keepalive.seconds)), on_event=report, mailbox=mailbox)
 
 
-QUIET = ("connected", "closed")          # of the listener: one line a device would be too many
+QUIET = ("connected", "closed", "renewed")
+ONE_A_DEVICE = ("connected", "closed")   # too many lines
 
 
 def _reporter(log, part):
     def report(name, message):
-        if part != "listener" or name not in QUIET:
+        if part != "listener" or name not in ONE_A_DEVICE:
             log(part, f"{name}: {message}", "info" if name in QUIET else "warning")
 
     return report
@@ -81,6 +143,8 @@ def client_tls(place, spec):
     context = _filled(f"{place}.tls", spec.tls, ssl.PROTOCOL_TLS_CLIENT)
     if spec.tls.ca is None:
         context.load_default_certs(ssl.Purpose.SERVER_AUTH)
+    if spec.tls.alpn:
+        context.set_alpn_protocols(spec.tls.alpn)
     return context
 
 
@@ -115,6 +179,9 @@ def problems(config) -> list[tuple[str, str]]:
     """Files of certificates, keys and passwords that cannot be used: (place, problem)."""
     found = []
     tries = [("listener.tls", lambda: config.listener and server_tls("listener.tls", config.listener.tls)), ("api.tls", lambda: server_tls("api.tls", config.api.tls))]
+    tries.append(("gateway.encryption_key_file", lambda: keys.encryption_key(config)))
+    if config.listener:
+        tries += [("listener.password_file", lambda: _users(config.listener)), ("listener.acl_file", lambda: _permits(config.listener))]
     for place, end in (("broker", config.broker), ("upstream", config.upstream)):
         if end is not None:
             tries += [(f"{place}.tls", lambda place=place, end=end: client_tls(place, end)), (f"{place}.password_file", lambda place=place, end=end: password(place, end))]

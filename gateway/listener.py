@@ -7,7 +7,7 @@ Bounds: connections_max devices and 64 that have not sent CONNECT yet; 8 KiB for
 packet; 8 MiB (or eight packets) for all unfinished packets together; receive_maximum unacknowledged messages a device
 (MQTT 5); sessions_max sessions kept, the oldest forgotten first. Sessions live in memory: after a restart of the gateway a
 device finds a new session, and a QoS 2 message in flight at that moment may be stored twice.
-A will's delay interval is taken as 0. User name and password are not checked: devices are authenticated by TLS certificates.
+A will's delay interval is taken as 0. Who may connect and publish what: gateway/doorman.py.
 """
 
 import errno
@@ -15,6 +15,7 @@ import math
 import socket
 from collections import OrderedDict, deque
 
+from edge._permission import is_forbidden
 from edge.errors import ConfigError
 from gateway._connection import Pool
 from gateway.device import Device
@@ -28,23 +29,23 @@ REPORTS_MAX = 20                     # of all clients in REPORT_EVERY_S
 class Listener:
     """A source: MQTT server on host:port. `port` 0 takes a free one; read it back from .port.
 
-    tls: a server-side ssl.SSLContext or None. rate_per_client: events/s, a burst of one second, or None.
+    tls: a server-side ssl.SSLContext or None; may be changed. doorman: a Doorman or None: everybody may everything. rate_per_client: events/s, a burst of one second, or None.
     status: callable giving the bytes retained at $tidegate/status. on_event(name, message): for the log.
-    Counters: connections, refused, published, malformed, take_overs, wills, time_outs. ConfigError when it cannot bind.
+    Counters: connections, refused, published, denied, malformed, take_overs, wills, time_outs. ConfigError when it cannot bind.
     """
 
     receive_maximum = 4096
 
     def __init__(self, reactor, intake, *, host, port, tls=None, connections_max=1000, packet_bytes_max=256 << 10,
-                 rate_per_client=None, keep_alive_grace=1.5, status=None, on_event=None):
+                 rate_per_client=None, keep_alive_grace=1.5, status=None, on_event=None, doorman=None):
         self.reactor, self.intake = reactor, intake
         self.connections_max, self.packet_bytes_max = connections_max, packet_bytes_max
         self.rate_per_client, self.keep_alive_grace = rate_per_client, keep_alive_grace
-        self.status, self._log = status, on_event
+        self.status, self._log, self.doorman = status, on_event, doorman
         self.read_bytes_max = 256 << 10 if rate_per_client is None else 16 << 10
         self.sessions_max = 4 * connections_max
         self.pool = Pool(intake, packet_bytes_max=packet_bytes_max, held_max=max(8 << 20, 8 * packet_bytes_max))
-        self.connections = self.refused = self.published = self.malformed = 0
+        self.connections = self.refused = self.published = self.malformed = self.denied = 0
         self.take_overs = self.wills = self.time_outs = 0
         self.owing = set()           # devices with acknowledgements to send
         self._devices = set()
@@ -55,7 +56,7 @@ class Listener:
         self._ran_at = self._full_at = None
         self._soon = False
         self._reports, self._unreported, self._reports_from = {}, 0, reactor.now
-        self._tls = tls
+        self.tls = tls
         self._socket = _bind(host, port)
         self.port = self._socket.getsockname()[1]
         self._accepting = False
@@ -76,11 +77,18 @@ class Listener:
         for device in list(self._devices):
             device.will = None
             device.close("the listener stops", 0x8B)
+        if self.doorman is not None:
+            self.doorman.close()
 
     @property
     def connected(self):
         """Devices connected now."""
         return len(self._open)
+
+    @property
+    def devices(self):
+        """Those connected now, in a list of its own."""
+        return list(self._open.values())
 
     # accepting
 
@@ -119,8 +127,8 @@ class Listener:
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)      # finds dead peers that asked for no keep-alive
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 120)
-            if self._tls is not None:
-                sock = self._tls.wrap_socket(sock, server_side=True, do_handshake_on_connect=False)
+            if self.tls is not None:
+                sock = self.tls.wrap_socket(sock, server_side=True, do_handshake_on_connect=False)
         except OSError:
             sock.close()             # the peer is gone already
             return
@@ -212,6 +220,20 @@ class Listener:
         self._report("refused", f"{device.name}: {words}", device)
         device.close(words)
 
+    def named(self, device) -> str:
+        """The client id of a device that gives none: the name in its certificate, or ""."""
+        return "" if self.doorman is None else self.doorman.name_of(device)
+
+    def held_by_other(self, device) -> bool:
+        """Whether another user is connected with device's client id: only its own may take over."""
+        old = self._open.get(device.client_id)
+        return old is not None and old.user != device.user
+
+    def deny(self, device, count, topic):
+        """device published what it may not."""
+        self.denied += count
+        self._report("denied", f"{device.name}: it may not publish on {topic[:128]!r}; the message is not taken", device)
+
     def accuse(self, device, error):
         """device broke the protocol; it closes itself."""
         self.malformed += 1
@@ -234,10 +256,13 @@ class Listener:
         if device.will is not None:
             topic, payload, qos, retain = device.will
             device.will = None
-            self.wills += 1
-            self._wills.append((topic.encode(), payload, 0, qos | (4 if retain else 0)))
-            self._accept_off()       # so that no more wills wait than devices were connected; _check turns it on again
-            self._run_soon()
+            if is_forbidden(topic.encode()) or (self.doorman is not None and not self.doorman.may(device, topic)):
+                self.deny(device, 1, topic)
+            else:
+                self.wills += 1
+                self._wills.append((topic.encode(), payload, 0, qos | (4 if retain else 0)))
+                self._accept_off()   # so that no more wills wait than devices were connected; _check turns it on again
+                self._run_soon()
         if words != "disconnected":
             self._report("closed", f"{device.name}: {words}", device)
 

@@ -31,11 +31,11 @@ def repair(store, arguments) -> int:
 
 
 def _mend(store, disk, name, path, arguments) -> list:
-    mending = Mending(disk, path, check=(lambda record: None) if name == "checkpoints" else store.check, now=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()))
+    mending = Mending(disk, path, check=(lambda record: None) if name == "checkpoints" else store.check, cipher=store.cipher, now=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()))
     actions = mending.actions
     if not arguments.dry_run and actions:
         mending.apply()
-        if again := Mending(disk, path, check=lambda record: None).actions:
+        if again := Mending(disk, path, cipher=store.cipher).actions:
             raise DiskError(f"{path}: still damaged after the repair: {again[0]['file']}: {again[0]['why']}: the disk does not keep what is written; copy the directory to another card")
     if not arguments.json:
         print(f"{name}: {'good' if not actions else f'{len(actions)} to do' if arguments.dry_run else 'repaired'}")

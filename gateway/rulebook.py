@@ -7,29 +7,33 @@ from edge.contract import Contract, FieldSource, check_filter
 from edge.errors import ConfigError, DiskError, RuleError
 from edge.graph import order
 from edge.rule import Rule
-from gateway import spec
+from gateway import keys, spec
 from gateway.lineup import Lineup
 
 
 def contracts_of(config) -> list[Contract]:
     """The streams' contracts, in order. Raises ConfigError with its place."""
-    contracts = []
+    contracts, key = [], _mask_key(config)
     for name, stream in config.streams.items():
         try:
-            contracts.append(_contract(name, stream))
+            contracts.append(_contract(name, stream, key))
         except ConfigError as error:
             raise ConfigError(f"streams.{name}: {error}") from None
     return contracts
 
 
-def _contract(name, stream):
+def _mask_key(config):
+    return None if config.gateway.mask_key_file is None else keys.load(config.gateway.mask_key_file, "gateway.mask_key_file")
+
+
+def _contract(name, stream, key):
     fields = [_field(field, f) for field, f in stream.fields.items()]
     return Contract(name, stream.topics, fields, format=stream.format, version=stream.version, key=stream.key, time=stream.time,
-                    id=stream.id, sequence=stream.sequence)
+                    id=stream.id, sequence=stream.sequence, mask_key=key)
 
 
 def _field(name, f):
-    return FieldSource(name, f.type, f.from_, required=f.required, unit=f.unit, time_format=f.format)
+    return FieldSource(name, f.type, f.from_, required=f.required, unit=f.unit, time_format=f.format, mask=f.mask)
 
 
 class Rulebook:
@@ -93,11 +97,16 @@ class Rulebook:
 def problems(config) -> list[tuple[str, str]]:
     """What `check` says beyond the configuration's own problems: (place, problem) of contracts and rules. Compiles modules into a folder of its own."""
     found, contracts = [], []
+    try:
+        key = _mask_key(config)
+    except ConfigError as error:
+        found.append(("gateway.mask_key_file", str(error).removeprefix("gateway.mask_key_file: ")))
+        key = bytes(32)                  # to look at the rest; nothing is hashed here
     for name, stream in config.streams.items():
-        wrong = _contract_problems(name, stream)
+        wrong = _contract_problems(name, stream, key)
         found += wrong
         if not wrong:
-            contracts.append(_contract(name, stream))
+            contracts.append(_contract(name, stream, key))
     sound = {c.name for c in contracts}
     kept = {name: rule for name, rule in config.rules.items() if rule.input in sound or rule.input.removesuffix(".late") in config.rules}
     import tempfile                      # the daemon has no use for it
@@ -111,12 +120,12 @@ def problems(config) -> list[tuple[str, str]]:
         return found + [(f"rules.{name}", reason) for name, reason in book.refused.items()]
 
 
-def _contract_problems(name, stream):
+def _contract_problems(name, stream, key):
     """Every topic filter and field that is wrong; if none is, what is wrong between them."""
     tries = [(f"streams.{name}.topics[{i}]", lambda topic=topic: check_filter(topic)) for i, topic in enumerate(stream.topics)]
     tries += [(f"streams.{name}.fields.{field}", lambda field=field, f=f: _field(field, f)) for field, f in stream.fields.items()]
     found = [(place, problem) for place, attempt in tries if (problem := _problem(attempt))]
-    if not found and (problem := _problem(lambda: _contract(name, stream))):
+    if not found and (problem := _problem(lambda: _contract(name, stream, key))):
         found.append((f"streams.{name}", problem))
     return found
 

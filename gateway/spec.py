@@ -36,6 +36,8 @@ class Gateway(Struct, forbid_unknown_fields=True):
     rules_cpu: Part = field(default_factory=lambda: Part.parse("80%"))
     ledger: Duration = duration("1m")
     disk_endurance: Size = size("10TB")
+    mask_key_file: str | None = None
+    encryption_key_file: str | None = None
 
     DOCS = {
         "name": "identity of the gateway in every upstream topic and batch; never change it on a device with data",
@@ -45,20 +47,24 @@ class Gateway(Struct, forbid_unknown_fields=True):
         "rules_cpu": "of one core for all rules together; beyond it those wait that take more than their fair part, see docs/operations.md",
         "ledger": "how often the balance of all streams, rules and lanes goes upstream, if it has changed (stream `$ledger`, by the lane that names it, else the least urgent); 0s: never",
         "disk_endurance": "bytes that the card or disk takes in its life (TBW), for the expected life in `tidegate status`; the default is a modest SD card of 32 GB",
+        "mask_key_file": "file of 64 hexadecimal digits (`openssl rand -hex 32`) that keys the hashes of masked fields",
+        "encryption_key_file": "such a file, too: journal, outboxes, dead letters and checkpoints are encrypted from then on, see docs/security.md",
     }
 
 
 class Tls(Struct, forbid_unknown_fields=True):
-    """TLS 1.2 or later."""
+    """TLS 1.2 or later. The listener's, the broker's and upstream's files are followed: new ones count for new connections, without a restart."""
 
     ca: str | None = None
     cert: str | None = None
     key: str | None = None
+    alpn: list[str] = []
 
     DOCS = {
         "ca": "PEM file of the authorities that are trusted; without it those of the system",
         "cert": "PEM file of this side's certificate chain",
         "key": "PEM file of its private key",
+        "alpn": "application protocols to offer (broker and upstream), such as [\"x-amzn-mqtt-ca\"] for AWS IoT Core on port 443",
     }
 
 
@@ -68,6 +74,9 @@ class Listener(Struct, forbid_unknown_fields=True):
     host: str = "127.0.0.1"
     port: Port = 1883
     tls: Tls | None = None
+    password_file: str | None = None
+    acl_file: str | None = None
+    anonymous: bool = False
     connections_max: Positive = 1000
     packet_max: Size = size("256KiB")
     rate_per_client: Annotated[float, Meta(gt=0)] | None = None
@@ -75,7 +84,10 @@ class Listener(Struct, forbid_unknown_fields=True):
     DOCS = {
         "host": "address to listen on",
         "port": "port to listen on; 0 takes a free one",
-        "tls": "certificate of the listener; with ca, devices must show one of their own",
+        "tls": "certificate of the listener; with ca, devices must show one of their own, and its common name is the client id",
+        "password_file": "users and hashes, written by `tidegate passwd`; each device has to be one of them",
+        "acl_file": "who may publish where, with %c and %u: see docs/security.md; needed where devices show who they are",
+        "anonymous": "true: take devices that do not show who they are, also from the network and without tls",
         "connections_max": "further connections are refused",
         "packet_max": "a larger packet closes its connection",
         "rate_per_client": "events a second; a faster device is read more slowly",
@@ -130,6 +142,7 @@ class FieldSpec(Struct, forbid_unknown_fields=True, rename={"from_": "from"}):
     required: bool = True
     unit: str = ""
     format: Literal["s", "ms", "us", "ns", "rfc3339"] | None = None
+    mask: Annotated[str, Meta(pattern=r"^(drop|hash|truncate:[0-9]{1,3})$")] | None = None
 
     DOCS = {
         "type": "f64, i64, bool, str or time",
@@ -137,6 +150,7 @@ class FieldSpec(Struct, forbid_unknown_fields=True, rename={"from_": "from"}):
         "required": "false: may be missing or null",
         "unit": "for people",
         "format": "of a time: s, ms, us, ns since 1970, or rfc3339",
+        "mask": "before anything is stored: drop (null), hash (a text, keyed), truncate:N (a text's first N characters, an f64's N decimals)",
     }
 
 

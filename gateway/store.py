@@ -5,6 +5,7 @@ import os
 
 import msgpack
 
+from edge.cipher import MARK, cipher_of
 from edge.codec import decode_columns, json_rows
 from edge.disk import Disk
 from edge.errors import ConfigError, DiskError
@@ -15,6 +16,7 @@ from edge.records import BATCH, DEAD, FATE, SCHEMA, TICK, read_letter
 from edge.schema import Schema
 from edge.times import timestamp
 from gateway import config
+from gateway.keys import encryption_key
 
 
 def add_place(parser):
@@ -29,10 +31,14 @@ class Store:
 
     def __init__(self, arguments):
         """arguments: what add_place() gave. Raises ConfigError when there is no such directory."""
-        self.directory = arguments.data or config.load(arguments.config).gateway.data
+        loaded = None if arguments.data else config.load(arguments.config)
+        self.directory = arguments.data or loaded.gateway.data
         if not os.path.isdir(self.directory):
             raise ConfigError(f"{self.directory}: there is no data directory; name it with --data, or the configuration with -c")
         self._disk = Disk()
+        if arguments.data and os.path.exists(os.path.join(self.directory, MARK)):
+            raise ConfigError(f"{self.directory} is encrypted: name the configuration with -c instead of --data, for the key")
+        self.cipher = cipher_of(self._disk, self.directory, encryption_key(loaded)) if loaded else None
         self.schemas = schemas_of(self._disk, self.directory)
 
     def names(self) -> list[str]:
@@ -47,7 +53,7 @@ class Store:
         known = self.names()
         if name not in known:
             raise ConfigError(f"{self.directory}: there is no log {name!r}; there are {', '.join(known) or 'none'}")
-        return LogReader(self._disk, f"{self.directory}/{name}")
+        return LogReader(self._disk, f"{self.directory}/{name}", self.cipher)
 
     # --- what records mean
 
@@ -109,7 +115,7 @@ class Store:
         content = letter(record)
         out = {"number": record.position, "received": timestamp(content["received_ns"]), "reason": content["reason"],
                "stream": self.stream(record.stream) if record.stream else None, "journal_position": record.first, "events": record.count}
-        out |= {name: content[name] for name in ("topic", "rule", "module", "backtrace", "size") if name in content}
+        out |= {name: content[name] for name in ("topic", "rule", "module", "backtrace", "size", "withheld") if name in content}
         if "payload" in content:
             try:
                 out["payload"] = content["payload"].decode()

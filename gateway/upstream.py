@@ -113,6 +113,15 @@ class Upstream:
         self._disconnected("closed")
 
     @property
+    def tls(self):
+        """The ssl.SSLContext of the next connection, or None."""
+        return self._link.tls
+
+    @tls.setter
+    def tls(self, context):
+        self._link.tls = context
+
+    @property
     def connected(self):
         """A connection stands."""
         return self._link.connected

@@ -45,10 +45,10 @@ class Cost:
 class Engine:
     """A daemon without doors on a configuration text."""
 
-    def __init__(self, folder, text):
+    def __init__(self, folder, text, gateway=GATEWAY):
         folder.mkdir(parents=True)
         path = folder / "tidegate.toml"
-        path.write_text(GATEWAY + text)
+        path.write_text(gateway + text)
         self._said = io.StringIO()
         with contextlib.redirect_stderr(self._said):
             self.daemon = Daemon(config.load(str(path)))     # its doors stay shut: it is not started

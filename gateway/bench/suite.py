@@ -1,11 +1,12 @@
 """Which measurements there are, by the name that --only takes."""
 
-from gateway.bench import alerts, footprint, inside, rates, sql
+from gateway.bench import alerts, footprint, inside, protection, rates, sql
 
 MEASUREMENTS = {
     "engine": inside.engine,
     "filters": inside.filters,
     "batches": inside.batches,
+    "protection": protection.protection,
     "direct": rates.direct,
     "broker": rates.broker,
     "sql": sql.sql,

@@ -111,6 +111,8 @@ def _show(store, arguments):
         print(f"{'':12} at {plain(frame)}")
     if "size" in item:
         print(f"{'size':12} {item['size']:,} bytes, of which the first {_held(item):,} are kept")
+    if "withheld" in item:
+        print(f"{'payload':12} {item['withheld']:,} bytes, not kept, nor the topic: fields of the stream have a mask")
     if "payload" in item:
         print(f"{'payload':12} {plain(item['payload'])}")
     if "payload_hex" in item:

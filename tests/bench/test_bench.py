@@ -12,7 +12,7 @@ from gateway.bench.suite import MEASUREMENTS
 from gateway.cli import main
 
 KEYS = {"figure", "value", "unit", "demand", "met", "baseline", "ratio"}
-INSIDE = ["engine", "filters", "batches", "sql"]
+INSIDE = ["engine", "filters", "batches", "protection", "sql"]
 
 
 def test_each_figure_is_a_json_line_beside_its_demand(tmp_path):

@@ -195,10 +195,10 @@ def test_a_directory_of_a_newer_version_is_refused_untouched():
     data = files()
     path = [p for p in data if p.endswith(".seg")][1]
     head = bytearray(data[path][:28])
-    head[8:10] = b"\2\0"
+    head[8:10] = b"\3\0"
     data[path] = bytes(head) + struct.pack("<I", crc32c(head)) + data[path][32:]
     disk = MemoryDisk(data)
-    with pytest.raises(DiskError, match=r"format version 2, this program reads up to 1.*install"):
+    with pytest.raises(DiskError, match=r"format version 3, this program reads up to 2.*install"):
         open_log(disk, **LARGE)
     assert {p: bytes(n.data) for p, n in disk.files.items()} == data
     assert not {name for name, _ in disk.trace} & {"create", "pwrite", "unlink", "rename", "truncate"}
