@@ -47,8 +47,7 @@ def removed(rule):
 
 
 def changes_of(rng):
-    """Changes of the rules of pipeline_world.RULES, each other than what is there, without end. A rule that was removed does not come back: after
-    a restart between, its numbers would jump, for what a replay might number anew."""
+    """Changes of the rules of pipeline_world.RULES, each other than what is there, without end. A rule that was removed does not come back."""
     on, there, n = True, 0, 0
     while True:
         n += 1

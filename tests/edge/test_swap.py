@@ -8,8 +8,8 @@ from collections import Counter
 import pytest
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
-from pipeline_world import RULES, START, S, Script, World, env, modules
 from pipeline_script import SCRIPTS
+from pipeline_world import RULES, START, S, Script, World, env, modules
 
 from edge.errors import ConfigError
 
