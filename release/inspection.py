@@ -29,15 +29,20 @@ def wheel(path):
                 extension(content, tags[3], f"{path.name}: {name}")
 
 
-def extension(content, machine, place):
-    """Examine the bytes of a shared object."""
-    assert content[:6] == b"\x7fELF\2\1", f"{place}: not a 64-bit little-endian ELF file"
-    found, = struct.unpack_from("<H", content, 18)
-    assert found == ELF_MACHINES[machine], f"{place}: ELF machine {found}, not {machine}"
+def extension(content, name, place):
+    """Examine the bytes of one of Tidegate's shared objects."""
+    machine(content, name, place)
     paths = PATHS.findall(content)
     assert not paths, f"{place}: holds a path of the building machine: {paths[0].decode()}"
     needed = needed_libraries(content)
     assert needed <= LIBRARIES, f"{place}: needs {needed - LIBRARIES}"
+
+
+def machine(content, name, place):
+    """Examine which machine a shared object is for."""
+    assert content[:6] == b"\x7fELF\2\1", f"{place}: not a 64-bit little-endian ELF file"
+    found, = struct.unpack_from("<H", content, 18)
+    assert found == ELF_MACHINES[name], f"{place}: ELF machine {found}, not {name}"
 
 
 def needed_libraries(content) -> set:
