@@ -16,6 +16,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import textwrap
 import time
 import tomllib
 from pathlib import Path
@@ -127,7 +128,7 @@ def _sections():
 def _changelog(version):
     """Debian's form of CHANGELOG.md."""
     entries = re.findall(r"^- ((?:.|\n(?!- |#))+)", (ROOT / "CHANGELOG.md").read_text(), re.M)
-    lines = "\n".join(f"  * {' '.join(entry.split())}" for entry in entries)
+    lines = "\n".join(textwrap.fill(" ".join(entry.split()), 78, initial_indent="  * ", subsequent_indent="    ") for entry in entries)
     return f"tidegate ({version}) stable; urgency=medium\n\n{lines}\n\n -- {_maintainer()}  {time.strftime('%a, %d %b %Y %H:%M:%S +0000', _now())}\n"
 
 
