@@ -175,9 +175,9 @@ class Box:
 
     def start(self):
         """The daemon, by hand: no systemd runs here."""
-        daemon = subprocess.Popen(self.command("tidegate", "run", "-c", "/etc/tidegate/tidegate.toml", user="tidegate:tidegate"), stderr=subprocess.PIPE, text=True)
+        daemon = subprocess.Popen(self.command("tidegate", "run", user="tidegate:tidegate"), stderr=subprocess.PIPE, text=True)
         until = time.monotonic() + 60
-        while subprocess.run(self.command("tidegate", "status", "-c", "/etc/tidegate/tidegate.toml", "--json"), capture_output=True).returncode:
+        while subprocess.run(self.command("tidegate", "status", "--json"), capture_output=True).returncode:
             assert daemon.poll() is None and time.monotonic() < until, daemon.stderr.read()
             time.sleep(0.1)
         return daemon
@@ -210,7 +210,7 @@ def test_installed_it_is_ready(installed):
     assert installed.call("stat", "-c", "%U %a", "/var/lib/tidegate") == "tidegate 700\n"
     wants = installed.root / "etc/systemd/system/multi-user.target.wants"
     assert (wants / "tidegate.service").is_symlink() and not (wants / "tidegate-api.service").is_symlink()
-    assert installed.call("tidegate", "check", "-c", "/etc/tidegate/tidegate.toml").endswith("ok\n")
+    assert installed.call("tidegate", "check") == "/etc/tidegate/tidegate.toml: ok\n"
     files = [p for p in (installed.root / "opt/tidegate").rglob("*") if p.is_file() and not p.is_symlink()]
     size = sum(p.stat().st_size for p in files if "/site-packages/wasmtime/" not in str(p))
     print(f"{size / 1e6:.1f} MB installed beyond Python and wasmtime")
@@ -236,9 +236,9 @@ def test_an_upgrade_while_devices_send_loses_nothing_and_keeps_the_configuration
     daemon = installed.start()
     sent = json.loads(fleet.communicate(timeout=90)[0])
     assert fleet.returncode == 0, sent
-    installed.call("tidegate", "ledger", "-c", "/etc/tidegate/tidegate.toml", "--check")
+    installed.call("tidegate", "ledger", "--check")
     installed.stop(daemon)
-    rows = installed.call("tidegate", "buffer", "export", "journal", "-c", "/etc/tidegate/tidegate.toml", "--stream", "env", "--out", "/tmp/rows")
+    rows = installed.call("tidegate", "buffer", "export", "journal", "--stream", "env", "--out", "/tmp/rows")
     assert not rows.strip() or "row" in rows
     installed.call("firmware-sim", "verify", "--truth", "/tmp/truth", "--received", "/tmp/rows", "--stream", "env", "--group", "env", "--fields", "temp", "--allow-copies")
 
