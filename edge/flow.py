@@ -7,6 +7,7 @@ feeds it from the journal; a warm-up (edge/warmup.py) feeds a second one from th
 import msgpack
 
 from edge._batch import Batch
+from edge._watermark import FORGOTTEN
 from edge.codec import decode_columns, encode_columns
 from edge.deferral import Deferral
 from edge.errors import RuleError
@@ -63,6 +64,8 @@ class Flow(Deferral):
         result = None
         if stage.rule.quarantined or not stage.enabled:
             stage.pass_by(batch)
+            if not stage.rule.quarantined:
+                self._let_go(stage, number, batch)
         else:
             try:
                 result = stage.process(batch)
@@ -76,6 +79,22 @@ class Flow(Deferral):
             self._emit(stage.late, result.late_count, result.late, batch)
         if stage.shadow is not None:
             self._show(stage.shadow, batch, result)
+
+    def _let_go(self, stage, number, batch):
+        """A disabled rule would never hear of keys that are forgotten meanwhile: what it has of them goes out on its partial stream."""
+        gone = [(key, at_ns) for key, at_ns in batch.watermarks() if at_ns == FORGOTTEN]
+        if not gone and not (batch.schema.key is None and batch.watermark_ns == FORGOTTEN):
+            return
+        tick = Batch(batch.schema)
+        tick.first_sequence, tick.received_ns, tick.watermark_ns = batch.first_sequence, batch.received_ns, batch.watermark_ns
+        tick.set_watermarks(gone)
+        try:
+            result = stage.process(tick)
+        except RuleError as error:
+            self._trapped(stage, number, tick, error)
+            return
+        if result.out_count:
+            self._emit(stage.partial, result.out_count, result.out, tick)
 
     def _show(self, shadow, batch, result):
         """Let a shadow have the call too, if there is CPU for it."""

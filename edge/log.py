@@ -20,7 +20,7 @@ from edge._record import FOLLOWS_DURABLE, HEADER_BYTES, PREAMBLE, decode, encode
 from edge.errors import DiskError
 from edge.opening import Opening, write_index
 from edge.reader import Reader
-from edge.segment import CONTINUES, SEGMENT_HEADER, SKIPS, Segment
+from edge.segment import CONTINUES, MENDED, SEGMENT_HEADER, SKIPS, Segment
 
 UNSYNCED_BYTES_MAX = 1 << 20         # in RAM; append() syncs by itself beyond that
 NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
@@ -281,8 +281,11 @@ class Log:
         try:
             for segment in self._segments:
                 if position < segment.end:
+                    later_run = segment.flags & MENDED and (segment.continues or not segment.records)
+                    if not segment.flags & SKIPS and not later_run:    # what stands before a segment was durable when it was made, but where an opening skipped what was torn
+                        sure = segment.first
                     for r in self._reader.records(segment, segment.first, payloads=False):
-                        if r.flags & (PREAMBLE | FOLLOWS_DURABLE):
+                        if r.flags & FOLLOWS_DURABLE:
                             sure = r.position
         except OSError as error:
             raise self._error("read", error) from error

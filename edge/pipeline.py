@@ -10,6 +10,7 @@ import msgpack
 
 from edge._batch import Batch
 from edge.codec import encode_columns
+from edge.fates import conclude
 from edge.flow import SHARE, Flow
 from edge.records import BATCH, CLOCK, DEAD, SCHEMA, SKIP, TICK, letter
 from edge.writer import Writer
@@ -27,11 +28,12 @@ class Pipeline(Flow):
         self.dead = Writer(dead)
         self.unrouted = 0
         self.on_trap = on_trap or (lambda stage, error: None)
-        self._decoders = decoders
-        self._buried = False
+        self.decoders = decoders
+        self.buried = False
         self.absent = {"streams": {}, "outboxes": {}, "lanes": {}}   # name -> state of what is there no more, see recovery.py
         self.unsure = False          # outputs stand in the outboxes whose cause is not durable: sync() before they leave
         self.owed = []               # see pay()
+        self.retrying = []           # numbers of dead letters whose events are in the journal, and it is not yet noted: see fates.py
 
     # --- the way of an event
 
@@ -43,7 +45,7 @@ class Pipeline(Flow):
         stored = []
         self.received_ns = received_ns
         self._bury_unrouted(intake, self.router.route(intake), received_ns)
-        for position, (stream, decoder) in enumerate(zip(self.inputs, self._decoders)):
+        for position, (stream, decoder) in enumerate(zip(self.inputs, self.decoders)):
             rejected = []
             batch = Batch(stream.schema, min(256, len(intake)))
             batch.received_ns, batch.clock = received_ns, clock
@@ -60,10 +62,12 @@ class Pipeline(Flow):
 
     def sync(self):
         """Group commit: after it, all that store() took may be acknowledged. Raises DiskError; call again to try again."""
-        if self._buried:                 # first: a durable SKIP says that there is a letter
+        if self.buried:                 # first: a durable SKIP says that there is a letter
             self.dead.sync()
-            self._buried = False
+            self.buried = False
         self.journal.sync()
+        if self.retrying:
+            conclude(self)
         self.unsure = False
 
     @property
@@ -132,7 +136,7 @@ class Pipeline(Flow):
 
     def _skipped(self, stage, number, batch, error):
         self.on_trap(stage, error)
-        self._buried = True
+        self.buried = True
         self.dead.append(DEAD, stage.input.number, self.journal.head, len(batch),
                          letter(str(error), batch.received_ns, rule=stage.name, module=stage.rule.digest,
                                 backtrace=getattr(error, "backtrace", None), columns=encode_columns(batch)))
@@ -152,5 +156,5 @@ class Pipeline(Flow):
 
     def _bury_event(self, number, event, reason, received_ns):
         topic, payload, _, _ = event
-        self._buried = True
+        self.buried = True
         self.dead.append(DEAD, number, self.journal.head, 1, letter(reason, received_ns, topic=topic.decode("utf-8", "replace"), payload=payload))

@@ -9,12 +9,13 @@ CLOCK  journal   0, 0, 0                      MessagePack [delta_ns]: the receiv
 SKIP   journal   0, call, 0                   MessagePack [rule name, its identity]: this call trapped, replay skips it; with a third element "share":
                                               it found no CPU and no room to wait
 DEAD   dead      number, journal position, n  MessagePack of the dead letter: see letter()
+FATE   dead      0, 0, 0                      MessagePack of what became of letters before it: see edge/fates.py
 GAP    outbox    number, first sequence, n    these rows never come: evicted (MessagePack: they stood before this position), or numbers left out (empty)
 """
 
 import msgpack
 
-SCHEMA, BATCH, TICK, CLOCK, SKIP, DEAD, GAP = 1, 2, 3, 4, 5, 6, 7
+SCHEMA, BATCH, TICK, CLOCK, SKIP, DEAD, GAP, FATE = 1, 2, 3, 4, 5, 6, 7, 8
 
 LETTER_BYTES_MAX = 64 << 10          # of a dead event's payload; what is longer is cut, and its size kept
 

@@ -18,6 +18,7 @@ from msgspec import Struct
 from edge.backlog import CALL, Backlog, items
 from edge.codec import decode_columns
 from edge.errors import DiskError, RuleError
+from edge.fates import recount, settle
 from edge.records import BATCH, DEAD, GAP, SCHEMA, letter, read_letter
 from edge.schema import Schema
 
@@ -44,6 +45,7 @@ def capture(pipeline, lanes, running=None):
     """(meta, images) of a pipeline that is between two batches. lanes: lane name -> its cursor state, plain data. running: what deployed() gives back."""
     assert not any(s.waiting for s in pipeline.inputs), "what is stored must run before its journal position is committed"
     for outbox in pipeline.outboxes:
+        outbox.write()
         outbox.writer.sync()
     pipeline.sync()
     meta = {
@@ -91,6 +93,7 @@ def restore(pipeline, loaded, behind=False) -> tuple[Recovered, dict]:
     recovered = Recovered(checkpoint=loaded is not None)
     lanes, position = {}, pipeline.journal.log.tail
     schemas = {}
+    retried = settle(pipeline, pipeline.dead.log.tail if loaded is None else _read(loaded[0])["dead"])
     if loaded is not None:
         meta, images = _read(loaded[0]), loaded[1]
         pipeline.received_ns = meta["received_ns"]
@@ -103,6 +106,7 @@ def restore(pipeline, loaded, behind=False) -> tuple[Recovered, dict]:
         pipeline.leave_out_unsent(pipeline.streams)
         _bridge(pipeline, meta, replays=position < pipeline.journal.head, behind=behind)
         _count_letters(pipeline, meta["dead"])
+        recount(pipeline, retried)
     elif any(log.head for log in (pipeline.journal.log, *(outbox.log for outbox in pipeline.outboxes))):
         position = _without_checkpoint(pipeline, recovered)
     pipeline.pay()
@@ -201,19 +205,24 @@ def _count_letters(pipeline, since):
 def _without_checkpoint(pipeline, recovered):
     """Sequences from what the logs hold, and the journal position to play from."""
     by_name = {s.name: s for s in pipeline.streams}
+    ends = {}                            # stream's name -> sequence after the last that stands in an outbox
     shown_ns = 0
     for outbox in pipeline.outboxes:
-        names, schemas = {}, {}
+        schemas = {}
         for record in _records(outbox.log, outbox.log.tail):
             if record.kind == SCHEMA:
                 schemas[record.stream] = Schema.from_dict(msgpack.unpackb(record.payload))
-                names[record.stream] = schemas[record.stream].stream
-            elif record.kind in (BATCH, GAP) and names.get(record.stream) in by_name:
-                stream = by_name[names[record.stream]]
-                stream.next_sequence = max(stream.next_sequence, record.first + record.count)
-                outbox.adopt(stream, record)
+            elif record.kind in (BATCH, GAP) and record.stream in schemas:
+                name = schemas[record.stream].stream
+                ends[name] = max(ends.get(name, 0), record.first + record.count)
+                outbox.adopt(name, record)
                 if record.kind == BATCH:
                     shown_ns = max(shown_ns, decode_columns(record.payload, schemas[record.stream]).received_ns)
+    for name, end in ends.items():
+        if name in by_name:
+            by_name[name].next_sequence = end
+        else:                            # of a rule that is not here, and may come back
+            pipeline.absent["streams"][name] = {"next": end, "since": end, "arrived": 0, "rejected": 0, "damaged": 0, "jump": True}
     inputs = {s.name: s for s in pipeline.inputs}
     schemas, position = {}, pipeline.journal.log.head
     for record in _records(pipeline.journal.log, pipeline.journal.log.tail):

@@ -63,7 +63,7 @@ class Core:
     def _make(self):
         config, disk, log = self.config, self._disk, self.log
         self.identity = Identity(disk, self._data, config.gateway.name)
-        self._meanings = self.identity.schemas()         # the lanes' too, and grows
+        self.meanings = self.identity.schemas()         # the lanes' too, and grows
         if self.identity.damaged:
             log.error("disk", self.identity.damaged)
         self.checkpoints = CheckpointStore(disk, f"{self._data}/checkpoints")
@@ -76,6 +76,9 @@ class Core:
         self.outboxes = {name: self._outbox(name, lane) for name, lane in config.lanes.items()}
         self.pipeline = self._pipeline(contracts, book)
         self.lanes = [(outbox, self._lane(name, outbox)) for name, outbox in self.outboxes.items()]
+        for outbox, lane in self.lanes:
+            outbox.gathers = lambda lane=lane: not lane.reads
+            lane.on_read = outbox.write
         self._cursors = None
 
     def _line_up(self, contracts):
@@ -86,7 +89,7 @@ class Core:
         if self._behind:
             self.generation, committed = filed, plain
         self._filed = filed
-        known = [Deployment.from_dict(data) for data in committed]
+        known = [d for data in committed if (d := self._read(data)) is not None]
         self.lineup = lineup = Lineup(self.config, known)
         self.store.protected = lambda: {digest for d in (*known, *self.deployments.values()) for digest in d.digests()} | set(lineup.modules)
         self.deployments = {}
@@ -107,6 +110,13 @@ class Core:
         if self._plain() != committed:
             self.generation += 1
         return book
+
+    def _read(self, data):
+        try:
+            return Deployment.from_dict(data)
+        except DiskError as error:
+            self.log.error("rule", f"{error}: it is left out")
+        return None
 
     def _plain(self):
         """The deployments as data, those of removed rules of the configuration too."""
@@ -146,7 +156,7 @@ class Core:
     def _number(self, schema):
         """The schema's number; identity.save() before it is used."""
         number = self.identity.number(schema)
-        self._meanings[number] = schema
+        self.meanings[number] = schema
         return number
 
     def _outboxes_of(self, stream, more=()):
@@ -190,7 +200,7 @@ class Core:
         lane = self.config.lanes[name]
         policy = Policy(encoding=lane.encoding, topic=lane.topic, size_bytes_max=lane.message_max, age_ms=lane.age // 10**6, priority=lane.priority,
                         rate_bytes_s=lane.rate_max or 0)
-        return Lane(name, outbox.log, self._meanings, policy, gateway=self.config.gateway.name, epoch=self.identity.epoch,
+        return Lane(name, outbox.log, self.meanings, policy, gateway=self.config.gateway.name, epoch=self.identity.epoch,
                     dead=lambda stream, first, count, reason: self.log.error("lane", f"{name}: {count} rows cannot be sent: {reason}"))
 
     # --- taking up where the last run stood
@@ -223,7 +233,8 @@ class Core:
     # --- checkpoints
 
     def cursors(self):
-        return {outbox.name: lane.state() for outbox, lane in self.lanes}
+        at_work = {stream.number for stream in self.pipeline.streams}
+        return {outbox.name: lane.state(at_work | outbox.numbers_waiting(lane.rows_acked, lane.rows_dead)) for outbox, lane in self.lanes}
 
     def cursors_moved(self) -> bool:
         return self.cursors() != self._cursors
@@ -255,8 +266,13 @@ class Core:
 
     @property
     def busy(self) -> bool:
-        """advance() has something to do."""
-        return self.swaps.busy or self.shadows.busy
+        """advance() has something to do, now."""
+        return (self.swaps.busy or self.shadows.busy) and self._rests
+
+    @property
+    def _rests(self) -> bool:
+        """Nothing is halfway through, and the disk takes what comes."""
+        return not (self.unsettled or self.pipeline.blocked or any(stream.waiting for stream in self.pipeline.inputs))
 
     def deploy(self, deployment, *, policy="auto", horizon_ns=None, who="") -> Swap:
         """Ask for a version of a rule, new or in the place of another; `previous` and `configured` are filled in. Raises ConfigError for limits beyond
@@ -308,7 +324,7 @@ class Core:
 
     def advance(self, budget_s) -> bool:
         """Go on with what was asked for, between two turns. True when something was committed: what it put out may leave."""
-        if self.unsettled or self.pipeline.blocked or any(stream.waiting for stream in self.pipeline.inputs):
+        if not self._rests:
             return False
         committed = self.swaps.advance(budget_s)
         return self.shadows.advance(budget_s) or committed
@@ -347,7 +363,7 @@ class Core:
             change.turn()
             self.pipeline.owed = []
             self.deployments, self._removed, self.generation = before
-            self.unsettled = True
+            self.unsettled = self.urgent = True
             with suppress(DiskError):
                 self.settle()
             raise

@@ -40,9 +40,10 @@ class Daemon:
         self.reactor = self.parts.reactor
         self.intake = self.parts.intake
         self.clock = self.parts.clock
-        self.control = self.metrics = self.manager = None
+        self.control = self.metrics = self.manager = self.letters = None
         self.started = time.monotonic()
         self.blocked = ""                # why nothing is taken in
+        self.blocks, self.last_block = 0, ""         # how often that was so, and why last
         self._stored = []                # journaled, not yet synced
         self._stopping = False
         self._notifier = Notifier()
@@ -67,7 +68,7 @@ class Daemon:
         parts = self.parts
         self.control = Control(self.reactor, self.config.gateway.data, {
             "status": lambda request: status(self), "ledger": lambda request: ledger(self), "metrics": lambda request: metrics_text(self),
-            "manage": lambda request: self.manage(request.get("request"), request["who"])})
+            "manage": lambda request: self.manage(request.get("request"), request["who"]), "letters": self._letters})
         if self.config.metrics is not None:
             from gateway.metrics import Metrics
 
@@ -97,6 +98,25 @@ class Daemon:
             self.manager = Manager(self, disk=Disk())
         return self.manager
 
+    def _letters(self, request):
+        """Retry or drop dead letters, see gateway/letters.py. Raises TidegateError."""
+        if self.letters is None:
+            from gateway.letters import Letters
+
+            self.letters = Letters(self)
+        return self.letters.handle(request)
+
+    def take(self, stored):
+        """What the journal was given beside the intake: it goes on as events do. False: the disk refuses; it goes on when that takes it."""
+        self._stored += stored
+        self._commit()
+        return not self._stored
+
+    @property
+    def refuses(self) -> str:
+        """Why nothing can be journaled at the moment, or ""."""
+        return self.blocked or self.pipeline.blocked or ("the disk refuses" if self._stored or self.core.unsettled else "")
+
     def _told(self, kind, rule, text, **details):
         """The first thing that befell a rule; the Manager hears of the next by itself."""
         try:
@@ -110,13 +130,13 @@ class Daemon:
         self._grant()
         if self.intake and not self.intake.closed and self._may_take():
             self._store()
-        if self.intake.closed:
+        if self.intake.closed or self._stored:
             self._commit()
         if not self.blocked and self.core.advance(SWAP_S):
             self._forward()
         if self.pipeline.deferred:
             self._serve()
-        if self._checkpoint_due:
+        if self._checkpoint_due or self.core.unsettled:
             self._checkpoint()
 
     def _may_take(self) -> bool:
@@ -129,7 +149,7 @@ class Daemon:
         return self._block(self.pipeline.blocked)
 
     def _store(self):
-        self._stored = self.pipeline.store(self.intake, self.clock.now_ns(), self.clock.quality)
+        self._stored += self.pipeline.store(self.intake, self.clock.now_ns(), self.clock.quality)
         self.intake.closed = True
 
     def _commit(self):
@@ -140,11 +160,12 @@ class Daemon:
             self._block(str(error))
             return
         self._block("")
-        for source in self.parts.sources:
-            source.acknowledge()
-        self.intake.clear()
-        if self.intake.topics.nearly_full:
-            self.intake.topics.clear()
+        if self.intake.closed:               # else it holds events that came after what is made durable here
+            for source in self.parts.sources:
+                source.acknowledge()
+            self.intake.clear()
+            if self.intake.topics.nearly_full:
+                self.intake.topics.clear()
         stored, self._stored = self._stored, []
         self.pipeline.run(stored)
         self.intake.closed = False
@@ -169,7 +190,8 @@ class Daemon:
                 self.log("disk", "takes events again")
             self.blocked = ""
             return True
-        self.blocked = reason
+        self.blocks += not self.blocked
+        self.blocked = self.last_block = reason
         self._checkpoint_due = True      # it lets go of what no restart needs
         self.log.error("disk", reason)
         time.sleep(RETRY_S)
@@ -216,7 +238,7 @@ class Daemon:
         if self._stored:
             return                       # it is in the journal, and in no rule's state yet
         self._checkpoint_due = False
-        if not self.blocked and self.pipeline.changes == self._checkpointed and not self.core.cursors_moved():
+        if not self.blocked and not self.core.unsettled and self.pipeline.changes == self._checkpointed and not self.core.cursors_moved():
             return
         try:
             self.core.checkpoint()
@@ -235,7 +257,7 @@ class Daemon:
         self._notifier.stopping()
         if self.intake and not self.intake.closed and self._may_take():
             self._store()
-        if self.intake.closed:
+        if self.intake.closed or self._stored:
             self._commit()
         self.parts.close_sources()
         self._want_checkpoint()

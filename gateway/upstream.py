@@ -21,7 +21,7 @@ from paho.mqtt.properties import Properties
 from gateway.client import Client
 from gateway.packer import CONTENT_BATCH, CONTENT_JSON, CONTENT_JSONL
 
-BUDGET_S = 0.002                     # encoding in one turn of the loop
+BUDGET_S = 0.0003                    # encoding in one turn of the loop: an alert that comes meanwhile waits that long, and for the message that is being made
 FAILURES_OPEN = 3
 SEND_BUFFER_BYTES = 64 << 10         # an alert waits behind this many bulk bytes at most (the kernel doubles it)
 PACKET_BYTES_MIN = 2048              # a server that takes less would turn ordinary rows into dead letters

@@ -5,8 +5,8 @@ import random
 import pytest
 import rule_module as m
 from memory_disk import MemoryDisk, PowerCut
+from pipeline_script import SCRIPTS
 from pipeline_world import START, S, Script, World, modules
-from test_pipeline_crash import SCRIPTS
 from test_pipeline_traps import CONFIG, PROCESS, TRAP, events
 
 from edge import backlog

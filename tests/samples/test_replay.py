@@ -3,8 +3,8 @@
 import msgpack
 import pytest
 import tidegate_rules
+from pipeline_script import script
 from pipeline_world import World, modules
-from test_pipeline_crash import script
 from test_pipeline_traps import GROW, LOOP, NONSENSE, TRAP, config, play
 
 from edge.compile import Cache
