@@ -11,6 +11,8 @@ from gateway import spec
 from gateway.units import Durability, Duration, Part, Size
 
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
+USUAL = Path("tidegate.toml")                            # what a command reads that names no file: here,
+INSTALLED = Path("/etc/tidegate/tidegate.toml")          # or else the Debian package's
 
 
 class Problems(ConfigError):
@@ -24,9 +26,15 @@ class Problems(ConfigError):
         super().__init__("\n".join(f"{source}: {place}: {what}" if place else f"{source}: {what}" for place, what in items))
 
 
+def place(path) -> Path:
+    """The file that is meant by what a command was given."""
+    path = Path(path)
+    return INSTALLED if path == USUAL and not path.exists() and INSTALLED.exists() else path
+
+
 def load(path) -> spec.Config:
     """The configuration in a file; relative paths in it are relative to the file. Raises Problems."""
-    path = Path(path)
+    path = place(path)
     try:
         text = path.read_text(encoding="utf-8")
     except OSError as error:
