@@ -62,7 +62,7 @@ def test_a_broker_with_the_same_tls_and_rights_takes_it(written, page, mosquitto
         monkeypatch.setattr(ssl.SSLContext, "load_default_certs", lambda self, purpose: self.load_verify_locations(authority.ca))
     reactor, acks, lines = Reactor(), [], []
     client = Client(reactor, host="localhost", port=broker, client_id=spec.client_id or "plant-7", version=spec.version, username=spec.username,
-                    password=links._password("upstream", spec), tls=links._client_tls("upstream", spec), clean_session=True,
+                    password=links.password("upstream", spec), tls=links.client_tls("upstream", spec), clean_session=True,
                     on_published=lambda mid, failure: acks.append((mid, failure)), on_event=lambda *line: lines.append(line))
     client.start()
     topics = [lane.topic for lane in loaded.lanes.values()] or ["tidegate/{gateway}/{lane}/{stream}"]
@@ -134,7 +134,7 @@ def test_alpn_is_offered(written):
     thread = threading.Thread(target=serve)
     thread.start()
     with socket.create_connection(server.getsockname()) as plain:
-        links._client_tls("upstream", config.load(path).upstream).wrap_socket(plain, server_hostname="localhost").close()
+        links.client_tls("upstream", config.load(path).upstream).wrap_socket(plain, server_hostname="localhost").close()
     thread.join()
     server.close()
     assert got == [("x-amzn-mqtt-ca", "TLSv1.3", "plant-7")]
