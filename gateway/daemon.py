@@ -7,14 +7,12 @@ One thread does all of it. While the disk refuses, nothing is acknowledged and n
 
 import gc
 import signal
-import time
 
-from edge.disk import Disk
 from edge.errors import DiskError
 from edge.share import Share
 from gateway.assembly import Parts
 from gateway.control import Control
-from gateway.logs import Log
+from gateway.machine import Machine
 from gateway.notify import Notifier
 from gateway.status import ledger, metrics_text, status
 
@@ -27,21 +25,21 @@ SERVE_NS = 10_000_000                    # of a turn, for them
 
 
 class Daemon:
-    """A gateway on a configuration. run() returns the process's exit status; `turn` is one round, for tests."""
+    """A gateway on a configuration. run() returns the process's exit status; `turn` is one round, for tests. machine: what it runs on."""
 
-    def __init__(self, config):
+    def __init__(self, config, machine=None):
         self.config = config
-        self.log = Log(config.gateway.log_format)
-        self.parts = Parts(config, self.log)
+        self._machine = machine = machine or Machine()
+        self.log = machine.log(config.gateway.log_format)
+        self.parts = Parts(config, self.log, machine)
         self.core = self.parts.core
         self.pipeline = self.core.pipeline
         self.pipeline.share = Share(config.gateway.rules_cpu)
-        self._granted_ns = time.monotonic_ns()
         self.reactor = self.parts.reactor
+        self._granted_s = self.started = self.reactor.monotonic()
         self.intake = self.parts.intake
         self.clock = self.parts.clock
         self.control = self.metrics = self.manager = None
-        self.started = time.monotonic()
         self.blocked = ""                # why nothing is taken in
         self._stored = []                # journaled, not yet synced
         self._stopping = False
@@ -94,7 +92,7 @@ class Daemon:
         if self.manager is None:
             from gateway.manage import Manager
 
-            self.manager = Manager(self, disk=Disk())
+            self.manager = Manager(self, disk=self._machine.disk, wall=self._machine.wall_s, monotonic=self.reactor.monotonic)
         return self.manager
 
     def _told(self, kind, rule, text, **details):
@@ -152,9 +150,9 @@ class Daemon:
 
     def _grant(self):
         """The rules may use a part of the time that went by."""
-        now_ns = time.monotonic_ns()
-        self.pipeline.share.grant(now_ns - self._granted_ns, self.pipeline.stages)
-        self._granted_ns = now_ns
+        now_s = self.reactor.monotonic()
+        self.pipeline.share.grant(int((now_s - self._granted_s) * 1e9), self.pipeline.stages)
+        self._granted_s = now_s
 
     def _serve(self):
         """Let rules go on that wait for CPU, if what they put out finds room."""
@@ -172,7 +170,7 @@ class Daemon:
         self.blocked = reason
         self._checkpoint_due = True      # it lets go of what no restart needs
         self.log.error("disk", reason)
-        time.sleep(RETRY_S)
+        self._machine.sleep(RETRY_S)
         return False
 
     def _forward(self):

@@ -13,7 +13,7 @@ def status(daemon) -> dict:
     report = {
         "gateway": daemon.config.gateway.name,
         "epoch": pipeline.epoch,
-        "uptime_s": round(time.monotonic() - daemon.started, 1),
+        "uptime_s": round(daemon.reactor.monotonic() - daemon.started, 1),
         "blocked": daemon.blocked,
         "clock": "trusted" if daemon.clock.quality == 0 else "not synchronised",
         "memory_mb": round(_rss_bytes() / 1e6, 1),
