@@ -6,7 +6,10 @@
     garbage   answers with what is no MQTT                refuse   MQTT 5: quota exceeded
 """
 
+from contextlib import suppress
+
 from edge.codec import BATCH, ROW
+from edge.errors import UpstreamError
 from edge.receiver import Receiver
 
 BEHAVIOURS = ("good", "slow", "mute", "shuffle", "forget", "flap", "garbage", "refuse")
@@ -64,7 +67,7 @@ class Connection:
 
     def __init__(self, broker):
         self.broker, self.universe, self.link = broker, broker.universe, None
-        self._buffer, self._owed = bytearray(), []
+        self._buffer, self._owed, self._stuck = bytearray(), [], False
 
     def lost(self):
         if self in self.broker.connections:
@@ -105,11 +108,13 @@ class Connection:
 
     def _publish(self, topic, payload, number):
         random, behaviour = self.universe.random, self.broker.behaviour
-        if behaviour == "mute" or (behaviour == "garbage" and random.random() < 0.3):
+        self._stuck |= behaviour == "mute" or (behaviour == "garbage" and random.random() < 0.3)
+        if self._stuck:                  # it takes some of it, and says nothing that is true any more
             if behaviour == "garbage":
                 self.link.send(random.choice(GARBAGE) if random.random() < 0.7 else random.randbytes(random.randrange(1, 40)))
-            if behaviour == "mute" and random.random() < 0.5:
-                self.broker.take(topic, payload, True)
+            if random.random() < 0.5:
+                with suppress(UpstreamError):    # a row whose context it did not take
+                    self.broker.take(topic, payload, True)
             return
         if behaviour == "refuse":
             self._ack(number, 0x97)

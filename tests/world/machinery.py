@@ -276,8 +276,9 @@ class SimReactor(Reactor):
         self._universe.after(0.02, lambda: self.closed or fn())
 
     def close(self):
-        self.closed = True
-        super().close()
+        if not self.closed:
+            self.closed = True
+            super().close()
 
 
 class SimMachine:

@@ -107,7 +107,7 @@ class World:
         self.folder, self.config = folder, parse(config.replace("$DATA", f"{folder}/data").replace("$BAD", bad(folder)))
         self.disk, self.broker = SimDisk(seed=self.random.randrange(1 << 30)), Broker(universe)
         self.truth, self.devices, self.daemon, self.machine = [], [], None, None
-        self.cuts = self.starts = self.kills = self.swaps = 0
+        self.cuts = self.starts = self.kills = self.swaps = self.turns = 0
         self.problems, self.said = [], []
         self.may_jump = {"hot", "bad"}    # streams of rules that are changed, or trap
         self.call_ns = 20_000
@@ -119,9 +119,11 @@ class World:
     # --- the gateway
 
     def start(self):
-        """The machine boots. A power cut may come at any operation of it."""
+        """The machine boots. A power cut may come at any operation of it; a process that gives up is started again, as systemd does."""
         while self.daemon is None:
             self.starts += 1
+            if self.starts > 100 and self.starts > 10 * (self.cuts + self.kills + 10):
+                raise AssertionError("it does not start")
             self.machine = SimMachine(self.universe, self.disk, self.broker.dial, self.wall_ns)
             try:
                 daemon = Daemon(self.config, self.machine)
@@ -130,12 +132,19 @@ class World:
                 self.daemon = daemon
             except Cut:
                 self._power_gone()
+            except (ConfigError, DiskError) as error:
+                self.said.append(f"start: {error}")
+                self._end()
+                self.disk.kill()
+                self.skip(1)
         return self
 
     def _power_gone(self, survival=None):
         self.cuts += 1
         self._end()
+        faults = self.disk.faults
         self.disk = self.disk.after_cut(self.random.choice((0.0, 0.5, 1.0)) if survival is None else survival)
+        self.disk.faults = faults
 
     def kill(self):
         """SIGKILL, and the next start."""
@@ -149,6 +158,7 @@ class World:
         self.said += self.machine.said.getvalue().splitlines()[-30:]
         del self.said[:-200]
         self.daemon, reactor = None, self.machine.reactor
+        self.turns += reactor.turns
         if reactor.door is not None:
             reactor.door.close()
         for link in list(self.universe.links.values()):
@@ -165,10 +175,15 @@ class World:
             self._power_gone()
             return
         self._end()
+        self.disk.kill()
 
     def cut_power(self, operations=40):
         """The power goes within the next operations of the disk."""
         self.disk.cut_at = self.disk.operations + self.random.randrange(operations)
+
+    def refusing(self, until_ns, code, share):
+        """For SimDisk.faults: writes and syncs fail with errno `code`, a share of them, until then."""
+        return lambda name: code if self.universe.now_ns < until_ns and name in ("pwrite", "fdatasync", "create", "truncate") and self.random.random() < share else None
 
     def run(self, seconds):
         """So much time goes by."""
