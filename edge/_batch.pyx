@@ -334,6 +334,24 @@ cdef class Batch:
             else:
                 self.set_i64(i, r, value)
 
+    @property
+    def plain(self):
+        """Whether each dictionary holds the strings of valid rows alone, in order of first appearance: as after a way through the journal."""
+        cdef uint32_t i, r, code, next_code
+        cdef Column *c
+        for i in range(self.width):
+            c = &self.columns[i]
+            next_code = 0
+            for r in range(self.n if c.kind == STR else 0):
+                if not is_null(c, r):
+                    code = (<uint32_t *>c.values)[r]
+                    if code > next_code:
+                        return False
+                    next_code += code == next_code
+            if c.kind == STR and next_code != c.dict_n:
+                return False
+        return True
+
     def extend(self, Batch other, uint32_t start=0, stop=None):
         """Append rows of another batch of the same columns."""
         cdef uint32_t end = other.n if stop is None else min(<uint32_t>stop, other.n)

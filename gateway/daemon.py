@@ -22,6 +22,7 @@ IDLE_S = 1.0
 SWAP_S = 0.005                           # of a turn, for a rule that warms up
 WAITING_S = 0.005                        # the longest turn while rules wait for CPU
 SERVE_NS = 10_000_000                    # of a turn, for them
+AWAY_NS = 5 * 10**9                      # so long nothing was taken in and no time went on: the gateway was off, asleep, or held back by its disk
 
 
 class Daemon:
@@ -127,7 +128,7 @@ class Daemon:
         return self._block(self.pipeline.blocked)
 
     def _store(self):
-        self._stored = self.pipeline.store(self.intake, self.clock.now_ns(), self.clock.quality)
+        self._stored = self.pipeline.store(self.intake, self._now_ns(), self.clock.quality)
         self.intake.closed = True
 
     def _commit(self):
@@ -203,8 +204,17 @@ class Daemon:
         if delta:
             self.log("clock", f"was set by {delta / 1e9:+.1f} s")
             self.pipeline.clock_set(delta)
-        self.pipeline.tick(self.clock.now_ns())
+        self.pipeline.tick(self._now_ns())
         self._forward()
+
+    def _now_ns(self):
+        """The receive clock. While the gateway was away no device could be heard: that time counts as a step of the clock, and as nobody's silence."""
+        now_ns = self.clock.now_ns()
+        away_ns = now_ns - self.pipeline.received_ns
+        if away_ns > AWAY_NS and self.pipeline.received_ns:
+            self.log("clock", f"nothing was looked at for {away_ns / 1e9:.1f} s: no device is silent for that")
+            self.pipeline.clock_set(away_ns)
+        return now_ns
 
     def _want_checkpoint(self):
         self._checkpoint_due = True

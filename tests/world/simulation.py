@@ -200,7 +200,8 @@ class World:
     def look(self):
         """The ledger balances at every look."""
         self._looked_ns = self.universe.now_ns
-        self.problems += [f"ledger: {line}" for line in check(self.ledger())]
+        rows = self.ledger()
+        self.problems += [f"ledger: {line}" for line in check(rows)] + [f"ledger: {a.name} has {a.out}" for a in rows if min(a.out.values(), default=0) < 0]
 
     def ledger(self):
         core = self.daemon.core
@@ -251,11 +252,15 @@ class World:
     # --- the end
 
     def settle(self, seconds=1200):
-        """All is well from now on: until the devices have nothing left and the lanes are empty."""
+        """All is well from now on: until the devices have nothing left and the lanes are empty. Each device is heard once more, so that its windows close."""
         self.disk.cut_at, self.disk.faults = None, SimDisk.faults
         self.broker.behaviour, self.broker.reachable = "good", True
+        self.wall_error_ns = 0
         for device in self.devices:
             device.plug()
+        self.run(10)
+        for device in self.devices:
+            device.measure()
         until_ns = self.universe.now_ns + seconds * S
         while self.universe.now_ns < until_ns:
             self.run(5)
