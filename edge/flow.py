@@ -128,7 +128,7 @@ class Flow(Deferral):
                 self._tick(record.first)
             elif record.kind == CLOCK:
                 delta_ns = msgpack.unpackb(record.payload)[0]
-                self.received_ns += delta_ns
+                self.received_ns += delta_ns if self.received_ns else 0
                 self._shift(delta_ns)
             elif record.kind == BATCH and record.stream in schemas:
                 stream = self._inputs_by_name.get(schemas[record.stream].stream)

@@ -97,6 +97,7 @@ class Pipeline(Flow):
     def clock_set(self, delta_ns):
         """The receive clock was stepped by delta_ns."""
         self.journal.append(CLOCK, 0, 0, 0, msgpack.packb([delta_ns]))
+        self.received_ns += delta_ns if self.received_ns else 0
         self._shift(delta_ns)
         self.unsure |= bool(self.deferred)
 

@@ -214,6 +214,8 @@ class Client(paho.Client):
                     self.on_published(*rest)
             elif what == "lost":
                 self._lose(rest[0])
+            elif self.connected:
+                self._lose("the broker sent a second CONNACK")
             elif rest[1].is_failure:
                 self._lose(f"refused: {rest[1]}", "refused")
             else:
