@@ -94,12 +94,16 @@ class Pipeline(Flow):
             self.journal.append(TICK, 0, received_ns, 0, b"")
         self.unsure |= self.changes != changes or bool(self.deferred)
 
-    def clock_set(self, delta_ns):
-        """The receive clock was stepped by delta_ns."""
-        self.journal.append(CLOCK, 0, 0, 0, msgpack.packb([delta_ns]))
-        self.received_ns += delta_ns if self.received_ns else 0
-        self._shift(delta_ns)
+    def clock_set(self, delta_ns, away=False):
+        """The receive clock was stepped by delta_ns. away: it went on by itself, but nobody looked; so that no device is silent for that time."""
+        self.journal.append(CLOCK, 0, 0, 0, msgpack.packb([delta_ns, away] if away else [delta_ns]))
+        self._clock_set(delta_ns, away)
         self.unsure |= bool(self.deferred)
+
+    def _clock_set(self, delta_ns, away=False):
+        super()._clock_set(delta_ns)
+        for outbox in () if away else self.outboxes:
+            outbox.clock_set(delta_ns)
 
     # --- what changes
 

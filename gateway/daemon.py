@@ -213,7 +213,7 @@ class Daemon:
         away_ns = now_ns - self.pipeline.received_ns
         if away_ns > AWAY_NS and self.pipeline.received_ns:
             self.log("clock", f"nothing was looked at for {away_ns / 1e9:.1f} s: no device is silent for that")
-            self.pipeline.clock_set(away_ns)
+            self.pipeline.clock_set(away_ns, away=True)
         return now_ns
 
     def _want_checkpoint(self):

@@ -106,6 +106,7 @@ class World:
         self.random, self.skipped_ns, self.wall_error_ns = universe.random, 0, 0
         self.folder, self.config = folder, parse(config.replace("$DATA", f"{folder}/data").replace("$BAD", bad(folder)))
         self.disk, self.broker = SimDisk(seed=self.random.randrange(1 << 30)), Broker(universe)
+        self.broker.wall_is_right = lambda: abs(self.daemon.clock.now_ns() - self.universe.true_ns()) < S
         self.truth, self.devices, self.daemon, self.machine = [], [], None, None
         self.cuts = self.starts = self.kills = self.swaps = self.turns = 0
         self.problems, self.said = [], []
