@@ -8,7 +8,7 @@
 
 from contextlib import suppress
 
-from edge.codec import BATCH, ROW
+from edge.codec import BATCH, CONTEXT, ROW
 from edge.errors import UpstreamError
 from edge.receiver import Receiver
 
@@ -25,6 +25,7 @@ class Broker:
     def __init__(self, universe):
         self.universe, self.behaviour, self.reachable, self.delay_s = universe, "good", True, 0.02
         self.receiver, self.rows, self.changed = Receiver(), {}, []
+        self._reader = Receiver()        # has seen all, also what was thrown away
         self.wall_is_right = lambda: True
         self.forgotten_rows = {}         # (stream, epoch, sequence) -> row that was acknowledged and thrown away
         self.qualities = [0, 0, 0]       # rows by what they say of the clock
@@ -46,7 +47,10 @@ class Broker:
             connection.link.hang() if silent else connection.link.close()
 
     def take(self, topic, payload, keep):
-        delivery = (self.receiver if keep else Receiver(self.receiver.dump())).feed(topic, payload)
+        """What came. keep: False throws it away, but for contexts, which are retained messages."""
+        reading = self._reader.feed(topic, payload)
+        keep = keep or reading.kind == CONTEXT
+        delivery = self.receiver.feed(topic, payload) if keep else reading
         message = delivery.message
         self.messages += keep
         self.doubles += delivery.duplicates * keep

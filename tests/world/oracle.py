@@ -16,7 +16,7 @@ def problems(world) -> list[str]:
     """One line for each promise that is broken, of a world that came to rest."""
     found = list(dict.fromkeys(world.problems))
     rows = by_stream(world.broker.rows)
-    found += acknowledged(world, rows) + order(rows["env"]) + complete(world) + windows(rows, world.universe.true_ns())
+    found += acknowledged(world, rows) + order(rows["env"]) + complete(world) + windows(by_stream(world.broker.forgotten_rows | world.broker.rows), world.universe.true_ns())
     found += [f"{name} said {first}, then {then}" for name, first, then in world.broker.changed[:3]]
     return found + same_as_undisturbed(world, rows)
 

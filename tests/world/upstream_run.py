@@ -17,7 +17,7 @@ from simulation import World
 import oracle
 
 SPELL_S = 120
-IN_FLIGHT_MAX = 20                       # messages of two lanes; their windows are 8 by default, and a mailbox
+IN_FLIGHT_MAX = 64 + 4 + 1                 # messages: the windows of two lanes, and what is being sent
 GROWTH_BYTES_MAX = 4 << 20
 
 
@@ -30,7 +30,10 @@ def unit(seed, folder):
         world.start()
         for i, (qos, traits) in enumerate(((1, ()), (1, ("disorder",)), (2, ("twice",)))):
             world.add_device(f"d{i}", qos, traits=traits).plug()
-        world.run(5)
+        for _ in range(5):
+            for device in world.devices:
+                device.measure()
+            world.run(1)
         world.broker.behaviour = behaviour
         for second in range(SPELL_S):
             for device in world.devices:
