@@ -180,7 +180,7 @@ class Link:
             except OSError:
                 data = b""
             if not data:
-                self.close(self._delay())
+                self.close(max(self._delay(), self._out_at - self.universe.now_ns + 1))
                 return
             if self.silent:
                 continue

@@ -164,6 +164,8 @@ class World:
             reactor.door.close()
         for link in list(self.universe.links.values()):
             link.near.close()
+            if self.random.random() < 0.7:
+                link.drain()             # what the kernel had may still arrive
             link.close()
         reactor.close()
         gc.unfreeze()

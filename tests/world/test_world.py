@@ -42,8 +42,9 @@ def folder(tmp_path_factory):
     return str(folder)
 
 
-@pytest.mark.parametrize("mistake", ["acknowledges before the sync", "a lane moves its cursor on send", "windows close again after a start", "an outbox is not cut back"])
-def test_a_planted_mistake_is_found(mistake, folder):
+@pytest.mark.parametrize("mistake, campaign", [("acknowledges before the sync", "windows"), ("a lane moves its cursor on send", "upstream"),
+                                               ("windows close again after a start", "windows"), ("an outbox is not cut back", "windows")])
+def test_a_planted_mistake_is_found(mistake, campaign, folder):
     import planted
 
-    assert planted.noticed(mistake, planted.windows_run.unit, folder, 3), "no run found it"
+    assert planted.noticed(mistake, planted.CAMPAIGNS[campaign], folder, 4), "no run found it"
