@@ -337,18 +337,14 @@ cdef class Batch:
     @property
     def plain(self):
         """Whether each dictionary holds the strings of valid rows alone, in order of first appearance: as after a way through the journal."""
-        cdef uint32_t i, r, code, next_code
+        cdef uint32_t i, r, seen
         cdef Column *c
         for i in range(self.width):
-            c = &self.columns[i]
-            next_code = 0
+            c, seen = &self.columns[i], 0
             for r in range(self.n if c.kind == STR else 0):
-                if not is_null(c, r):
-                    code = (<uint32_t *>c.values)[r]
-                    if code > next_code:
-                        return False
-                    next_code += code == next_code
-            if c.kind == STR and next_code != c.dict_n:
+                if not is_null(c, r) and (<uint32_t *>c.values)[r] >= seen:
+                    seen = seen + 1 if (<uint32_t *>c.values)[r] == seen else c.dict_n + 1
+            if c.kind == STR and seen != c.dict_n:
                 return False
         return True
 

@@ -1,5 +1,6 @@
 """What the daemon says about itself: status for people, the ledger, metrics for Prometheus. Counters are read where they are kept."""
 
+import os
 import time
 
 from edge.ledger import accounts, check
@@ -13,9 +14,13 @@ def status(daemon) -> dict:
     report = {
         "gateway": daemon.config.gateway.name,
         "epoch": pipeline.epoch,
-        "uptime_s": round(daemon.reactor.monotonic() - daemon.started, 1),
+        "uptime_s": round(time.monotonic() - daemon.started, 1),
         "blocked": daemon.blocked,
+        "blocks": daemon.blocks,
+        "last_block": daemon.last_block,
         "clock": "trusted" if daemon.clock.quality == 0 else "not synchronised",
+        "clock_steps": daemon.clock.steps,
+        "clock_step_s": round(daemon.clock.last_step_ns / 1e9, 3),
         "memory_mb": round(_rss_bytes() / 1e6, 1),
         "streams": {s.name: {"events": s.arrived, "dead_letters": s.rejected, "next_sequence": s.next_sequence} for s in pipeline.inputs},
         "rules_cpu": pipeline.share.report(pipeline.deferred),
@@ -122,4 +127,4 @@ def _escaped(label):
 
 def _rss_bytes():
     with open("/proc/self/statm") as f:
-        return int(f.read().split()[1]) * 4096
+        return int(f.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
