@@ -124,6 +124,8 @@ class Contract:
             if name is not None and kinds.get(name) not in allowed:
                 found = f"is {kinds[name]}" if name in kinds else "is not a field"
                 raise ConfigError(f"{where}: {role} {name!r} {found}; name a field of type {' or '.join(allowed)}")
+        if self.id is not None and self.sequence is not None:
+            raise ConfigError(f"{where}: id and sequence both tell what was sent again; keep one")
 
     def _bind_raw(self, where):
         bare = [f for f in self.fields if not f.topic]

@@ -7,38 +7,40 @@ feeds it from the journal; a warm-up (edge/warmup.py) feeds a second one from th
 import msgpack
 
 from edge._batch import Batch
+from edge._watermark import FORGOTTEN
 from edge.codec import decode_columns, encode_columns
 from edge.deferral import Deferral
 from edge.errors import RuleError
-from edge.records import BATCH, CLOCK, GAP, SKIP, TICK
+from edge.records import BATCH, CLOCK, GAP, REPEAT, SKIP, TICK
 
 TRAP, SHARE = "trap", "share"
 JUMP = 1 << 30                       # of sequences, where what comes may not be what was sent; fits a record's count
 
 
 class Flow(Deferral):
-    """inputs: Streams; stages in an order in which every stage comes after those that feed it."""
+    """inputs: Streams; stages in an order in which every stage comes after those that feed it; own: Streams of what the gateway itself says."""
 
-    def __init__(self, inputs, stages):
+    def __init__(self, inputs, stages, own=()):
         super().__init__()
         self.inputs = inputs
+        self.own = list(own)
         self.received_ns = 0         # of the last event or tick
         self.changes = 0             # batches and effects so far: unchanged, there is nothing new to checkpoint
         self._skips = {}             # (rule's name, its identity, call) -> TRAP or SHARE: why it was not made, or not to the end
         self._replaying = False
-        self._inputs_by_name = {stream.name: stream for stream in inputs}
+        self._inputs_by_name = {stream.name: stream for stream in (*inputs, *own)}
         self.lay_out(stages)
 
     def lay_out(self, stages):
         """Let these stages be at work, and no others."""
         self.stages = stages
-        self._streams = [*self.inputs, *(s for stage in stages for s in stage.made)]
+        self._streams = [*self.inputs, *(s for stage in stages for s in stage.made), *self.own]
         for stream in self._streams:
             stream.stages = [stage for stage in stages if stage.input is stream]
 
     @property
     def streams(self):
-        """Input streams, then those that each stage makes."""
+        """Input streams, then those that each stage makes, then the gateway's own."""
         return self._streams
 
     def _flow(self, stream, batch, payload=None):
@@ -63,6 +65,8 @@ class Flow(Deferral):
         result = None
         if stage.rule.quarantined or not stage.enabled:
             stage.pass_by(batch)
+            if not stage.rule.quarantined:
+                self._let_go(stage, number, batch)
         else:
             try:
                 result = stage.process(batch)
@@ -76,6 +80,22 @@ class Flow(Deferral):
             self._emit(stage.late, result.late_count, result.late, batch)
         if stage.shadow is not None:
             self._show(stage.shadow, batch, result)
+
+    def _let_go(self, stage, number, batch):
+        """A disabled rule would never hear of keys that are forgotten meanwhile: what it has of them goes out on its partial stream."""
+        gone = [(key, at_ns) for key, at_ns in batch.watermarks() if at_ns == FORGOTTEN]
+        if not gone and not (batch.schema.key is None and batch.watermark_ns == FORGOTTEN):
+            return
+        tick = Batch(batch.schema)
+        tick.first_sequence, tick.received_ns, tick.watermark_ns = batch.first_sequence, batch.received_ns, batch.watermark_ns
+        tick.set_watermarks(gone)
+        try:
+            result = stage.process(tick)
+        except RuleError as error:
+            self._trapped(stage, number, tick, error)
+            return
+        if result.out_count:
+            self._emit(stage.partial, result.out_count, result.out, tick)
 
     def _show(self, shadow, batch, result):
         """Let a shadow have the call too, if there is CPU for it."""
@@ -128,10 +148,13 @@ class Flow(Deferral):
                 self._tick(record.first)
             elif record.kind == CLOCK:
                 self._clock_set(*msgpack.unpackb(record.payload))
-            elif record.kind == BATCH and record.stream in schemas:
+            elif record.kind in (BATCH, REPEAT) and record.stream in schemas:
                 stream = self._inputs_by_name.get(schemas[record.stream].stream)
-                if stream is not None:
+                if stream is not None and record.kind == BATCH:
                     return self._replay_batch(stream, decode_columns(record.payload, schemas[record.stream]))
+                if stream is not None:
+                    stream.arrived += record.first
+                    stream.repeated += record.first
             return 0
         finally:
             self._replaying = False
@@ -152,6 +175,8 @@ class Flow(Deferral):
             clock = batch.clock
             batch = Batch.from_rows(stream.schema, conform(batch, stream.schema), first_sequence=batch.first_sequence, received_ns=batch.received_ns)
             batch.clock = clock
+        if stream.repeats is not None:
+            stream.repeats.note(batch)
         self._flow(stream, batch)
         return missing
 
@@ -163,6 +188,14 @@ class Flow(Deferral):
             stream.since += JUMP
             for stage in stream.stages:
                 stage.since += JUMP
+
+    def leave_out_unsent(self, streams):
+        """Announce what nobody took while these streams had no outboxes."""
+        for stream in streams:
+            if stream.unsent:
+                for outbox in stream.outboxes:
+                    outbox.writer.append(GAP, stream.number, stream.sent, stream.unsent, b"")
+            stream.sent = None if stream.outboxes else stream.sent
 
     def below(self, streams):
         """Streams, and all that rules make of them."""

@@ -1,4 +1,4 @@
-"""Identity of a data directory: its epoch, and which number stands for which schema in its logs. One small JSON file, replaced whole.
+"""Identity of a data directory: its epoch, and which number stands for which schema in its logs. One small sealed file (whole.py), replaced whole.
 
 Numbers are never given twice, so a record of last year still says what it is. A file that is damaged is moved aside and a new epoch begun:
 its numbers then start behind all that any log may hold.
@@ -6,6 +6,7 @@ its numbers then start behind all that any log may hold.
 
 import json
 
+from edge import whole
 from edge.errors import ConfigError, DiskError
 from edge.schema import Schema
 
@@ -80,21 +81,7 @@ class Identity:
 
     def _write(self):
         content = {"version": VERSION, "gateway": self._gateway, "epoch": self.epoch, "base": self._base, "schemas": [s.to_dict() for s in self._schemas]}
-        data = json.dumps(content).encode()
-        fresh = f"{self._path}.new"
-        try:
-            self._disk.unlink(fresh)
-        except FileNotFoundError:
-            pass
-        fd = self._disk.create(fresh)
-        try:
-            offset = 0
-            while offset < len(data):
-                offset += self._disk.pwrite(fd, data[offset:], offset)
-            self._disk.fdatasync(fd)
-        finally:
-            self._disk.close(fd)
-        self._disk.rename(fresh, self._path)
+        whole.replace(self._disk, self._path, whole.seal(content))
 
     def _error(self, what, error):
         return DiskError(f"cannot {what} {self._path}: {error.strerror or error}: check the disk, its free space and the permissions")
@@ -111,11 +98,8 @@ def schemas_of(disk, directory) -> dict:
 
 def _content(disk, path):
     """(version, gateway, epoch, base, schemas); all but the version are empty for a newer version's file, whose layout is not known."""
-    fd = disk.open(path)
-    try:
-        content = json.loads(disk.pread(fd, 16 << 20, 0))
-    finally:
-        disk.close(fd)
+    data = whole.read(disk, path, whole.SEALED_BYTES_MAX)
+    content = whole.unseal(data) if b"\n" in data else json.loads(data)      # once it was written without a seal
     version = content["version"]
     if version > VERSION:
         return version, "", 0, 0, []

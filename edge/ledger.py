@@ -29,7 +29,8 @@ def accounts(pipeline, lanes=None) -> list[Account]:
     in an outbox counts as pending."""
     rows = []
     for stream in pipeline.inputs:
-        rows.append(Account("stream", stream.name, stream.arrived, {"stored": stream.next_sequence - stream.since, "dead_lettered": stream.rejected}))
+        rows.append(Account("stream", stream.name, stream.arrived, {"stored": stream.next_sequence - stream.since, "dead_lettered": stream.rejected}
+                            | ({"duplicates": stream.repeated} if stream.repeated else {})))
     if pipeline.unrouted:
         rows.append(Account("stream", "(no stream)", pipeline.unrouted, {"dead_lettered": pipeline.unrouted}))
     for stage in pipeline.stages:

@@ -31,13 +31,14 @@ class Limits(Struct, frozen=True):
         return Limits(least(self.time_ns, None if manifest.time_ms is None else manifest.time_ms * 1_000_000, 1_000_000),
                       least(self.memory_bytes, manifest.memory_bytes, PAGE), least(self.output_bytes, manifest.output_bytes, 1), self.table_elements)
 
-    def allowing(self, given, rule) -> "Limits":
-        """What a rule may use that asks for the limits `given` (names of these fields, or None), where these are the most. Raises ConfigError."""
+    def allow(self, given, rule) -> dict | None:
+        """The limits of a rule that asks for `given` (names of these fields, or None for the defaults), where these are the most: what to ask for instead.
+        Raises ConfigError."""
         given = given or {}
         if unknown := set(given) - {"time_ns", "memory_bytes", "output_bytes"}:
             raise ConfigError(f"rule {rule}: limits has no {', '.join(sorted(unknown))}; it has time_ns, memory_bytes, output_bytes")
         for name, value in given.items():
             if not isinstance(value, int) or value > getattr(self, name):
                 raise ConfigError(f"rule {rule}: limits: {name} is {value!r}, this gateway allows {getattr(self, name)} at most (rules_limits)")
-        return Limits(given.get("time_ns", self.time_ns), given.get("memory_bytes", self.memory_bytes), given.get("output_bytes", self.output_bytes),
-                      self.table_elements)
+        lower = {name: getattr(self, name) for name in ("time_ns", "memory_bytes", "output_bytes") if getattr(self, name) < getattr(Limits(), name)}
+        return lower | given or None

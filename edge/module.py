@@ -63,11 +63,12 @@ class Module:
 
 def problems(wasm: bytes) -> list[str]:
     """All that can be seen to be wrong with a module before it is compiled; empty where Module takes it."""
+    found = []
     try:
         layout = Layout(wasm)
-        found = list(layout.problems())
-    except ValueError as error:
-        return [str(error)]
+        found.extend(layout.problems())
+    except ValueError as error:          # what came before it stays said
+        return [*found, str(error)]
     for attempt in (layout.cut_signature, lambda: layout.manifest is None or Manifest.read(layout.manifest), layout.cases_text, layout.with_globals_exported):
         try:
             attempt()

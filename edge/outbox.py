@@ -2,26 +2,39 @@
 
 It is appended to by the pipeline and read back by the lane, which moves a cursor. It is not synced batch by batch: the journal is,
 and an outbox is cut back to the last checkpoint and written again by replay after a crash.
+
+While nobody reads, small batches gather in memory and are written as large ones, which take a twentieth of the bytes: until the next checkpoint, or
+GATHER_ROWS, or GATHER_BYTES. All streams' are written together, so that what the log has is always all up to some moment.
 """
 
 import msgpack
 
+from edge.codec import encode_columns
 from edge.ledger import Account
 from edge.records import BATCH, GAP
 from edge.writer import Writer
 
 READ_BYTES = 1 << 20
 STEPS_MAX = 32                       # of the clock that are kept; beyond, the two oldest count as one
+GATHER_ROWS = 4096                   # of all streams
+GATHER_BYTES = 128 << 10             # encoded, as they came
+SMALL_ROWS = 256                     # a batch of more is written as it is
+BLUR_NS = 10**9                      # rows without an event time of their own share a received time this exact, as in a message
 
 
 class Outbox:
-    """One lane's results. `log` is its Log; `streams` the streams that feed it; full: "evict-oldest" or "backpressure"."""
+    """One lane's results. `log` is its Log; `streams` the streams that feed it; evict: its oldest rows may go;
+    make_room(outbox, payload) is called before each record, where it shares its room with others."""
 
-    def __init__(self, name, log, *, evict):
+    def __init__(self, name, log, *, evict, make_room=None):
         self.name = name
         self.log = log
         self.writer = Writer(log)
         self.evict = evict
+        self._make_room = make_room
+        self.gathers = lambda: False     # whether nobody reads: what is appended may wait for company
+        self._gathered = {}          # stream number -> Batch of rows that are not in the log yet
+        self._rows = self._bytes = 0     # in _gathered
         self._fresh = 0              # rows appended since take_fresh()
         self.appended = {}           # stream number -> rows appended
         self.evicted = {}            # stream number -> rows evicted before they were acknowledged
@@ -30,19 +43,55 @@ class Outbox:
 
     def append(self, stream, batch, payload):
         """A batch's rows, already encoded."""
-        self.put(stream.number, stream.name, batch.first_sequence, len(batch), payload)
+        if len(batch) > SMALL_ROWS or not self.gathers():
+            self.put(stream.number, stream.name, batch.first_sequence, len(batch), payload)
+            return
+        if self._rows + len(batch) > GATHER_ROWS or self._bytes + len(payload) > GATHER_BYTES or not self._joins(stream, batch):
+            self.write()
+        self._gather(stream.number, batch)
+        self._bytes += len(payload)
+        self._count(stream.number, stream.name, len(batch))
 
     def put(self, number, name, first, count, payload):
         """Rows of the stream `name` under this number, from sequence `first` on."""
-        self.names[number] = name
+        self.write()
+        self._append(number, first, count, payload)
+        self._count(number, name, count)
+
+    def _append(self, number, first, count, payload):
+        if self._make_room is not None and not self.writer.waiting:
+            self._make_room(self, payload)
         self.writer.append(BATCH, number, first, count, payload)
+
+    def _count(self, number, name, count):
+        self.names[number] = name
         self.appended[number] = self.appended.get(number, 0) + count
         self._fresh += count
 
-    def adopt(self, stream, record):
-        """Account for a record that was found without a checkpoint."""
-        self.names[stream.number] = stream.name
-        self.appended[stream.number] = self.appended.get(stream.number, 0) + (record.count if record.kind == BATCH else 0)
+    def _joins(self, stream, batch):
+        """Whether the rows go on where those that wait end, so that one record can hold both."""
+        own = self._gathered.get(stream.number)
+        return own is None or (batch.first_sequence == own.first_sequence + len(own) and batch.clock == own.clock and batch.schema is own.schema
+                               and (own.schema.time is not None or abs(batch.received_ns - own.received_ns) <= BLUR_NS))
+
+    def _gather(self, number, batch):
+        own = self._gathered.get(number)
+        if own is None:
+            own = self._gathered[number] = type(batch)(batch.schema, SMALL_ROWS)
+            own.first_sequence, own.received_ns, own.clock = batch.first_sequence, batch.received_ns, batch.clock
+        own.extend(batch, 0, len(batch))
+        self._rows += len(batch)
+
+    def write(self):
+        """Put into the log what has gathered; before the log's head is taken for where the rows end."""
+        gathered, self._gathered, self._rows, self._bytes = self._gathered, {}, 0, 0
+        for number, batch in gathered.items():
+            self._append(number, batch.first_sequence, len(batch), encode_columns(batch))
+
+    def adopt(self, name, record):
+        """Account for a record of the stream `name` that was found without a checkpoint."""
+        self.names[record.stream] = name
+        self.appended[record.stream] = self.appended.get(record.stream, 0) + (record.count if record.kind == BATCH else 0)
 
     def on_evict(self, kind, stream, first, count) -> int:
         """The log's quota is about to push rows out, or a gap: it goes upstream (again). The payload is the position that the rows stood before.
@@ -67,6 +116,7 @@ class Outbox:
 
     def clock_set(self, delta_ns):
         """The receive clock was set; what comes from now on has its time by the new one."""
+        self.write()
         self._steps.append([self.writer.head, delta_ns])
         if len(self._steps) > STEPS_MAX:
             (_, first), (at, second) = self._steps[:2]
@@ -102,6 +152,10 @@ class Outbox:
             row.into += appended
             row.out = {fate: count + out[fate] for fate, count in row.out.items()}
         return list(rows.values())
+
+    def numbers_waiting(self, acknowledged, dead) -> set:
+        """Stream numbers with rows that may still be here; arguments as those of accounts()."""
+        return {n for n, rows in self.appended.items() if rows > acknowledged.get(n, 0) + dead.get(n, 0)}
 
     def state(self) -> dict:
         return {"head": self.log.head, "appended": self.appended, "evicted": self.evicted, "names": self.names, "steps": [list(step) for step in self._steps]}

@@ -10,16 +10,17 @@ import msgpack
 
 from edge._batch import Batch
 from edge.codec import decode_columns, encode_columns
+from edge.fates import conclude
 from edge.flow import SHARE, Flow
-from edge.records import BATCH, CLOCK, DEAD, SCHEMA, SKIP, TICK, letter
+from edge.records import BATCH, CLOCK, DEAD, REPEAT, SCHEMA, SKIP, TICK, letter
 from edge.writer import Writer
 
 
 class Pipeline(Flow):
     """inputs: Streams with a decoder each; stages in an order in which every stage comes after those that feed it."""
 
-    def __init__(self, *, epoch, router, decoders, inputs, stages, outboxes, journal, dead, on_trap=None):
-        super().__init__(inputs, stages)
+    def __init__(self, *, epoch, router, decoders, inputs, stages, outboxes, journal, dead, own=(), on_trap=None):
+        super().__init__(inputs, stages, own)
         self.epoch = epoch
         self.router = router
         self.outboxes = outboxes
@@ -27,28 +28,31 @@ class Pipeline(Flow):
         self.dead = Writer(dead)
         self.unrouted = 0
         self.on_trap = on_trap or (lambda stage, error: None)
-        self._decoders = decoders
-        self._buried = False
+        self.decoders = decoders
+        self.buried = False
         self.absent = {"streams": {}, "outboxes": {}, "lanes": {}}   # name -> state of what is there no more, see recovery.py
         self.unsure = False          # outputs stand in the outboxes whose cause is not durable: sync() before they leave
         self.owed = []               # see pay()
+        self.retrying = []           # numbers of dead letters whose events are in the journal, and it is not yet noted: see fates.py
 
     # --- the way of an event
 
     def store(self, intake, received_ns, clock=0):
         """Decode and journal a turn's raw events. Returns (stream, batch, payload) for run(), once sync() has made them durable.
 
-        What breaks its contract goes to the dead letters.
+        What breaks its contract goes to the dead letters; what a device sent again, by its contract's id or sequence, is counted and dropped.
         """
         stored = []
         self.received_ns = received_ns
         self._bury_unrouted(intake, self.router.route(intake), received_ns)
-        for position, (stream, decoder) in enumerate(zip(self.inputs, self._decoders)):
+        for position, (stream, decoder) in enumerate(zip(self.inputs, self.decoders)):
             rejected = []
             batch = Batch(stream.schema, min(256, len(intake)))
             batch.received_ns, batch.clock = received_ns, clock
             stream.arrived += decoder.decode(intake, position, batch, rejected) + len(rejected)
             self._bury(stream, intake, rejected, received_ns)
+            if stream.repeats is not None:
+                batch = self._sifted(stream, batch)
             if len(batch):
                 stream.number_rows(batch)
                 payload = encode_columns(batch)
@@ -60,12 +64,24 @@ class Pipeline(Flow):
                 stored.append((stream, batch, payload))
         return stored
 
+    def _sifted(self, stream, batch):
+        """The batch without what a device sent again. That it came is journaled: what is acknowledged is counted."""
+        fresh = stream.repeats.sift(batch)
+        repeats = len(batch) - len(fresh)
+        if repeats:
+            stream.repeated += repeats
+            self.changes += 1
+            self.journal.append(REPEAT, stream.number, repeats, 0, b"")
+        return fresh
+
     def sync(self):
         """Group commit: after it, all that store() took may be acknowledged. Raises DiskError; call again to try again."""
-        if self._buried:                 # first: a durable SKIP says that there is a letter
+        if self.buried:                 # first: a durable SKIP says that there is a letter
             self.dead.sync()
-            self._buried = False
+            self.buried = False
         self.journal.sync()
+        if self.retrying:
+            conclude(self)
         self.unsure = False
 
     @property
@@ -93,6 +109,16 @@ class Pipeline(Flow):
         if self._tick(received_ns):
             self.journal.append(TICK, 0, received_ns, 0, b"")
         self.unsure |= self.changes != changes or bool(self.deferred)
+
+    def say(self, stream, batch):
+        """Rows of one of the gateway's own streams. Journaled, so that a replay says the same."""
+        stream.number_rows(batch)
+        stream.arrived += len(batch)
+        self.received_ns = batch.received_ns
+        payload = encode_columns(batch)
+        self.journal.append(BATCH, stream.number, batch.first_sequence, len(batch), payload)
+        self._flow(stream, batch, payload)
+        self.unsure = True
 
     def clock_set(self, delta_ns, away=False):
         """The receive clock was stepped by delta_ns. away: it went on by itself, but nobody looked; so that no device is silent for that time."""
@@ -139,7 +165,7 @@ class Pipeline(Flow):
 
     def _skipped(self, stage, number, batch, error):
         self.on_trap(stage, error)
-        self._buried = True
+        self.buried = True
         self.dead.append(DEAD, stage.input.number, self.journal.head, len(batch),
                          letter(str(error), batch.received_ns, rule=stage.name, module=stage.rule.digest,
                                 backtrace=getattr(error, "backtrace", None), columns=encode_columns(batch)))
@@ -159,5 +185,5 @@ class Pipeline(Flow):
 
     def _bury_event(self, number, event, reason, received_ns):
         topic, payload, _, _ = event
-        self._buried = True
+        self.buried = True
         self.dead.append(DEAD, number, self.journal.head, 1, letter(reason, received_ns, topic=topic.decode("utf-8", "replace"), payload=payload))

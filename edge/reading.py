@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from edge._record import FOLLOWS_DURABLE, PREAMBLE, Scan
 from edge.errors import DiskError
 from edge.opening import UNREADABLE, settle
-from edge.segment import SEGMENT_HEADER, SKIPS, VERSION, Segment, parse_header, parse_name, read_at, survey, walk
+from edge.segment import MENDED, SEGMENT_HEADER, SKIPS, VERSION, Segment, parse_header, parse_name, read_at, survey, walk
 
 LOOKS_MAX = 50                       # at a directory from which files go while it is looked at
 BLANK_LOOKS_MAX = 5                  # at a last segment without a header: it is being made, or was left so by a power cut
@@ -34,7 +34,8 @@ class Damage:
 class LogReader:
     """A log as it was when it was looked at. segments: those that count, in order; damage: what is known of it so far, more comes to light
     by records(); torn: likewise, holes that a power cut left in the last group of records that was written, of which no sync had returned;
-    tail_bytes: behind the last record, torn or just being written; quarantined: files that an earlier start put aside."""
+    tail_bytes: behind the last record, torn or just being written; mended: positions (first, after) that are lost, as a repair has noted;
+    quarantined: files that an earlier start or a repair put aside."""
 
     def __init__(self, disk, directory):
         """Raises DiskError when there is no log, when a newer version wrote it, or when it cannot be read."""
@@ -49,7 +50,7 @@ class LogReader:
                     continue
             else:
                 raise DiskError(f"{directory} changes faster than it can be read: try again")
-            self.quarantined = sorted(disk.listdir(f"{directory}/quarantine")) if "quarantine" in names else []
+            self.quarantined = sorted(n for n in disk.listdir(f"{directory}/quarantine") if not n.endswith(".why")) if "quarantine" in names else []
         except OSError as error:
             raise DiskError(f"cannot read {error.filename or directory}: {error.strerror}: check the path and the permissions") from error
 
@@ -76,7 +77,7 @@ class LogReader:
 
     def _look(self, names, patient) -> bool:
         """False: the last segment's header is not (yet) there, look again."""
-        self.segments, self.damage, self.torn, self.removed, self.tail_bytes = [], [], [], [], 0
+        self.segments, self.damage, self.torn, self.mended, self.removed, self.tail_bytes = [], [], [], [], [], 0
         self._told = {}                  # segment -> its holes as an index or a look at the last segment tells them
         self._growing = None             # the last segment, while it has no index: more may be appended, or cut off
         known = set(names)
@@ -92,7 +93,9 @@ class LogReader:
         void = settle(self.segments)
         self.segments = [s for s in self.segments if s not in void]
         for before, after in zip(self.segments, self.segments[1:]):
-            if after.first > before.end and not after.flags & SKIPS:
+            if after.first > before.end and after.flags & MENDED:
+                self.mended.append((before.end, after.first))
+            elif after.first > before.end and not after.flags & SKIPS:
                 self.damage.append(Damage(self.path(before), before.size, before.size, before.end, after.first, "no file has these positions"))
         return True
 

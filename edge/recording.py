@@ -33,6 +33,7 @@ from edge.schema import Schema
 VERSION = 1
 SETTINGS = "recording.json"
 SETTINGS_BYTES_MAX = 4 << 20
+TIME_NS_LEAST = 10**9                    # of a call for up to 1,024 rows
 ARCHIVE_BYTES_MAX = 2 << 30              # of a .tar, unpacked: it is held in memory
 DEPLOYMENTS, CATALOGUE = "rules/deployments.json", "rules/catalogue.json"
 
@@ -182,9 +183,8 @@ def deployed(directory) -> list[Ruled] | None:
 
 
 def limits_of(ruled) -> Limits:
-    """Memory and output as they were; time is not asked for, because this is another machine."""
-    kept = {name: value for name, value in ruled.limits.items() if name in ("memory_bytes", "output_bytes")}
-    return Limits(time_ns=60 * 10**9, **kept)
+    """Memory and output as they were, and more time, because this is another machine: what ran out of it there is known from the journal."""
+    return Limits(**ruled.limits | {"time_ns": max(TIME_NS_LEAST, ruled.limits.get("time_ns", 0))})
 
 
 # --- archives

@@ -18,6 +18,7 @@ from msgspec import Struct
 from edge.backlog import CALL, Backlog, items
 from edge.codec import decode_columns
 from edge.errors import DiskError, RuleError
+from edge.fates import recount, settle
 from edge.records import BATCH, DEAD, GAP, SCHEMA, letter, read_letter
 from edge.schema import Schema
 
@@ -44,6 +45,7 @@ def capture(pipeline, lanes, running=None):
     """(meta, images) of a pipeline that is between two batches. lanes: lane name -> its cursor state, plain data. running: what deployed() gives back."""
     assert not any(s.waiting for s in pipeline.inputs), "what is stored must run before its journal position is committed"
     for outbox in pipeline.outboxes:
+        outbox.write()
         outbox.writer.sync()
     pipeline.sync()
     meta = {
@@ -61,6 +63,9 @@ def capture(pipeline, lanes, running=None):
         **(running or {}),
     }
     images = {f"watermarks/{s.name}": s.watermarks.dump() for s in pipeline.streams if s.stages}
+    for stream in pipeline.inputs:
+        if stream.repeats is not None:
+            images[f"repeats/{stream.name}"], images[f"ids/{stream.name}"] = stream.repeats.dump()
     for stage in pipeline.stages:
         memory, mutable = stage.rule.image()
         images[f"memory/{stage.name}"] = memory
@@ -91,6 +96,7 @@ def restore(pipeline, loaded, behind=False) -> tuple[Recovered, dict]:
     recovered = Recovered(checkpoint=loaded is not None)
     lanes, position = {}, pipeline.journal.log.tail
     schemas = {}
+    retried = settle(pipeline, pipeline.dead.log.tail if loaded is None else _read(loaded[0])["dead"])
     if loaded is not None:
         meta, images = _read(loaded[0]), loaded[1]
         pipeline.received_ns = meta["received_ns"]
@@ -100,8 +106,10 @@ def restore(pipeline, loaded, behind=False) -> tuple[Recovered, dict]:
         recovered.lost |= not pipeline.journal.log.tail <= position <= pipeline.journal.log.head
         if pipeline.journal.log.head < position:         # its tail rotted: positions that the checkpoint has seen are not given again
             pipeline.journal.log.truncate(position)
+        pipeline.leave_out_unsent(pipeline.streams)
         _bridge(pipeline, meta, replays=position < pipeline.journal.head, behind=behind)
         _count_letters(pipeline, meta["dead"])
+        recount(pipeline, retried)
     elif any(log.head for log in (pipeline.journal.log, *(outbox.log for outbox in pipeline.outboxes))):
         position = _without_checkpoint(pipeline, recovered)
     pipeline.pay()
@@ -120,12 +128,13 @@ def _bridge(pipeline, meta, replays, behind):
     streams, outboxes = {s.name for s in pipeline.streams}, {o.name for o in pipeline.outboxes}
     pipeline.absent = {kind: {name: state for name, state in meta[kind].items() if name not in present}
                        for kind, present in (("streams", streams), ("outboxes", outboxes), ("lanes", outboxes))}
-    for state in pipeline.absent["streams"].values():
-        state["jump"] = state.get("jump", False) or replays
+    live = {schema["stream"] for _, schema in meta["schemas"]}       # when the checkpoint was made: the others have put out nothing since
+    for name, state in pipeline.absent["streams"].items():
+        state["jump"] = state.get("jump", False) or behind or (replays and name in live)
     changed = {name for name in streams if meta["streams"].get(name, {}).get("jump")}
     for stage in pipeline.stages:
         was = meta["stages"].get(stage.name)
-        new = stage.output.name not in meta["streams"]
+        new = stage.output.name not in live
         other = was is None or not stage.fits(was) or was.get("enabled", True) != stage.enabled
         if stage.input.name in changed or (replays and not new and other):
             changed |= {stage.output.name, stage.late.name}
@@ -142,6 +151,8 @@ def _load(pipeline, meta, images, recovered):
             stream.load(meta["streams"][stream.name])
         if stream.stages and f"watermarks/{stream.name}" in images and keys.get(stream.name) == stream.schema.key:
             stream.watermarks.load(bytes(images[f"watermarks/{stream.name}"]))
+        if stream.repeats is not None and f"repeats/{stream.name}" in images:
+            stream.repeats.load(bytes(images[f"repeats/{stream.name}"]), images[f"ids/{stream.name}"])
     for stage in pipeline.stages:
         state = meta["stages"].get(stage.name)
         memory = images.get(f"memory/{stage.name}")
@@ -199,20 +210,25 @@ def _count_letters(pipeline, since):
 def _without_checkpoint(pipeline, recovered):
     """Sequences from what the logs hold, and the journal position to play from."""
     by_name = {s.name: s for s in pipeline.streams}
+    ends = {}                            # stream's name -> sequence after the last that stands in an outbox
     shown_ns = 0
     for outbox in pipeline.outboxes:
-        names, schemas = {}, {}
+        schemas = {}
         for record in _records(outbox.log, outbox.log.tail):
             if record.kind == SCHEMA:
                 schemas[record.stream] = Schema.from_dict(msgpack.unpackb(record.payload))
-                names[record.stream] = schemas[record.stream].stream
-            elif record.kind in (BATCH, GAP) and names.get(record.stream) in by_name:
-                stream = by_name[names[record.stream]]
-                stream.next_sequence = max(stream.next_sequence, record.first + record.count)
-                outbox.adopt(stream, record)
+            elif record.kind in (BATCH, GAP) and record.stream in schemas:
+                name = schemas[record.stream].stream
+                ends[name] = max(ends.get(name, 0), record.first + record.count)
+                outbox.adopt(name, record)
                 if record.kind == BATCH:
                     shown_ns = max(shown_ns, decode_columns(record.payload, schemas[record.stream]).received_ns)
-    inputs = {s.name: s for s in pipeline.inputs}
+    for name, end in ends.items():
+        if name in by_name:
+            by_name[name].next_sequence = end
+        else:                            # of a rule that is not here, and may come back
+            pipeline.absent["streams"][name] = {"next": end, "since": end, "arrived": 0, "rejected": 0, "damaged": 0, "jump": True}
+    inputs = {s.name: s for s in (*pipeline.inputs, *pipeline.own)}
     schemas, position = {}, pipeline.journal.log.head
     for record in _records(pipeline.journal.log, pipeline.journal.log.tail):
         if record.kind == SCHEMA:
@@ -223,6 +239,8 @@ def _without_checkpoint(pipeline, recovered):
                 break
             stream = inputs[schemas[record.stream].stream]
             stream.next_sequence = max(stream.next_sequence, record.first + record.count)
+            if stream.repeats is not None and schemas[record.stream] == stream.schema:
+                stream.repeats.note(decode_columns(record.payload, stream.schema))
     for stream in pipeline.streams:
         stream.since = stream.next_sequence
     for stage in pipeline.stages:
@@ -256,7 +274,7 @@ def _replay(pipeline, position, schemas, recovered):
             recovered.failed = (*recovered.failed[:FAILED_MAX - 1], (record.position, repr(error)))
     pipeline.learn_skips(())
     if recovered.lost:
-        pipeline.jump([s for s in pipeline.inputs if s.next_sequence])
+        pipeline.jump([s for s in (*pipeline.inputs, *pipeline.own) if s.next_sequence])
 
 
 def _records(log, position):

@@ -9,7 +9,8 @@
 Invariants:
 - A file is written only by the process that made it, front to back; recovery changes no byte of it.
 - A higher serial wins: positions from a segment's `first` on that stand in a segment of a lower serial are void. This is how a log is
-  cut back, and how records of a file whose sync failed are written again: one new file, no in-place change.
+  cut back, and how records of a file whose sync failed are written again: one new file, no in-place change. (Of one serial are only the parts
+  of a segment that was mended: the one with the higher `first` wins.)
 - An index is written after its segment was synced for the last time, so a valid one says what the file durably holds.
 """
 
@@ -25,6 +26,7 @@ MAGIC = b"TIDELOG\n"
 VERSION = 1
 CONTINUES = 1                        # header flag: goes on with the preamble of the segment before, and is dropped together with it
 SKIPS = 2                            # header flag: positions before `first` that no segment has were passed over, not lost
+MENDED = 4                           # header flag: they are lost, and a repair has put aside what was left of them
 SEGMENT_HEADER = struct.Struct("<8sHHIQII")
 INDEX_MAGIC = b"TIDEIDX\n"
 INDEX_HEADER = struct.Struct("<8sIIQQQQII")
@@ -208,3 +210,14 @@ def survey(disk, fd, segment, file_size) -> int:
             tail = offset + len(data.rstrip(b"\0")) - scan.end
         offset += len(data)
     return tail
+
+
+def merged(ranges) -> list:
+    """[kind, stream, first, end] in order, neighbours joined."""
+    joined = []
+    for kind, stream, first, end in sorted(ranges):
+        if joined and joined[-1][:2] == [kind, stream] and joined[-1][3] == first:
+            joined[-1][3] = end
+        else:
+            joined.append([kind, stream, first, end])
+    return joined

@@ -65,7 +65,9 @@ class Succession:
         if readers:
             raise ConfigError(f"rule {stage.name}: {', '.join(readers)} {'reads' if len(readers) == 1 else 'read'} it; remove {', '.join(readers)} first")
         self._stages.remove(stage)
-        self._absent |= {stream.name: stream.state() for stream in stage.made}
+        for stream in stage.made:
+            at = self._at(stream)
+            self._absent[stream.name] = stream.state() | {"next": at, "sent": at if stream.outboxes else stream.sent}
 
     def begin_watermarks(self, stream, watermarks=None):
         """For a stream that no rule has read: they begin now, or go on from where a warm-up has come to."""
@@ -76,12 +78,12 @@ class Succession:
         self._stages.sort(key=lambda stage: names.index(stage.name))
 
     def close(self, stage):
-        """What the stage's rule has open goes out on its partial stream, under the number it has now."""
+        """What the stage's rule has open goes out on its partial stream, under the number it has now. Comes before all else."""
         made, trouble = partials(stage, self._pipeline.received_ns)
         stream = stage.partial
         if trouble:
             self.notes.append(f"it failed on closing what was open, which is lost in part: {trouble}")
-        at = self._next.get(stream, stream.next_sequence)
+        at = self._at(stream)
         names = [outbox.name for outbox in stream.outboxes]
         for batch in made:
             batch.first_sequence = at
@@ -89,8 +91,6 @@ class Succession:
                 self.owed.append([names, stream.number, stream.name, at, len(batch), encode_columns(batch)])
             at += len(batch)
         self._next[stream] = at
-        if stream.name in self._absent:
-            self._absent[stream.name] = stream.state() | {"next": at}
 
     # --- the change
 
@@ -116,9 +116,14 @@ class Succession:
         """What is new must be said before it is used; after turn()."""
         for stream in self._fresh:
             self._pipeline.announce(stream)
+        self._pipeline.leave_out_unsent(self._pipeline.streams)
         self._pipeline.jump(self._jumping)   # unmade, they jump by the same the next time
 
     # --- inside
+
+    def _at(self, stream) -> int:
+        """Its next sequence, once the change is made."""
+        return self._next.get(stream, stream.next_sequence)
 
     def _put(self, owner, values):
         self._parts += [[owner, name, value] for name, value in values.items()]
@@ -128,7 +133,9 @@ class Succession:
         schemas = (rule.output_schema, rule.late_schema, partial_schema(rule))
         for stream, schema in zip(stage.made, schemas):
             more = () if stream is stage.late else lanes
-            self._put(stream, {"outboxes": self._outboxes(stream.name, more) if more is not None else stream.outboxes})
+            if more is not None:
+                outboxes = self._outboxes(stream.name, more)
+                self._put(stream, {"outboxes": outboxes, "sent": stream.sent if not stream.outboxes else None if outboxes else self._at(stream)})
             if schema != stream.schema:
                 self._put(stream, {"schema": schema, "number": self._number(schema)})
                 self._fresh.append(stream)

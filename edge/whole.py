@@ -7,7 +7,7 @@ import hashlib
 import json
 
 FRESH = ".new"
-SEALED_BYTES_MAX = 8 << 20
+SEALED_BYTES_MAX = 16 << 20
 
 
 def read(disk, path, size_max) -> bytes:

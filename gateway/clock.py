@@ -24,6 +24,7 @@ class Clock:
         self._boot_ns = boot_ns
         self._floor_ns = max(floor_ns, EARLIEST_NS)
         self._offset_ns = max(wall_ns(), floor_ns) - boot_ns()
+        self.steps, self.last_step_ns = 0, 0
 
     def now_ns(self) -> int:
         """Nanoseconds since 1970, steady between steps."""
@@ -41,4 +42,5 @@ class Clock:
         if abs(delta) < STEP_NS or wall < self._floor_ns:
             return 0
         self._offset_ns += delta
+        self.steps, self.last_step_ns = self.steps + 1, delta
         return delta

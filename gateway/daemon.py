@@ -12,6 +12,7 @@ from edge.errors import DiskError
 from edge.share import Share
 from gateway.assembly import Parts
 from gateway.control import Control
+from gateway.gathering import Gathering
 from gateway.machine import Machine
 from gateway.notify import Notifier
 from gateway.status import ledger, metrics_text, status
@@ -40,8 +41,11 @@ class Daemon:
         self._granted_s = self.started = self.reactor.monotonic()
         self.intake = self.parts.intake
         self.clock = self.parts.clock
-        self.control = self.metrics = self.manager = None
+        self.control = self.metrics = self.manager = self.letters = None
         self.blocked = ""                # why nothing is taken in
+        self._gathering = Gathering(config.journal.durability.seconds)
+        self._wait_s = IDLE_S            # until what has gathered is due
+        self.blocks, self.last_block = 0, ""         # how often that was so, and why last
         self._stored = []                # journaled, not yet synced
         self._stopping = False
         self._notifier = Notifier()
@@ -66,7 +70,7 @@ class Daemon:
         parts = self.parts
         self.control = Control(self.reactor, self.config.gateway.data, {
             "status": lambda request: status(self), "ledger": lambda request: ledger(self), "metrics": lambda request: metrics_text(self),
-            "manage": lambda request: self.manage(request.get("request"), request["who"])})
+            "manage": lambda request: self.manage(request.get("request"), request["who"]), "letters": self._letters})
         if self.config.metrics is not None:
             from gateway.metrics import Metrics
 
@@ -76,6 +80,9 @@ class Daemon:
         self._checkpointed = self.pipeline.changes
         self._every(TICK_S, self._tick)
         self._every(self.config.gateway.checkpoint.seconds or TICK_S, self._want_checkpoint)
+        if self.config.gateway.ledger:
+            self.core.account(self.clock.now_ns())
+            self._every(self.config.gateway.ledger.seconds, self._account)
         if self._notifier.watchdog_s:
             self._every(self._notifier.watchdog_s, self._notifier.alive)
         gc.collect()
@@ -96,6 +103,25 @@ class Daemon:
             self.manager = Manager(self, disk=self._machine.disk, wall=self._machine.wall_s, monotonic=self.reactor.monotonic)
         return self.manager
 
+    def _letters(self, request):
+        """Retry or drop dead letters, see gateway/letters.py. Raises TidegateError."""
+        if self.letters is None:
+            from gateway.letters import Letters
+
+            self.letters = Letters(self)
+        return self.letters.handle(request)
+
+    def take(self, stored):
+        """What the journal was given beside the intake: it goes on as events do. False: the disk refuses; it goes on when that takes it."""
+        self._stored += stored
+        self._commit()
+        return not self._stored
+
+    @property
+    def refuses(self) -> str:
+        """Why nothing can be journaled at the moment, or ""."""
+        return self.blocked or self.pipeline.blocked or ("the disk refuses" if self._stored or self.core.unsettled else "")
+
     def _told(self, kind, rule, text, **details):
         """The first thing that befell a rule; the Manager hears of the next by itself."""
         try:
@@ -105,45 +131,60 @@ class Daemon:
 
     def turn(self, timeout_s):
         """One round of the way of an event."""
-        self.reactor.turn(0 if self.core.busy else min(timeout_s, WAITING_S) if self.pipeline.deferred else timeout_s)
+        self.reactor.turn(0 if self.core.busy else min(timeout_s, self._wait_s, WAITING_S if self.pipeline.deferred else IDLE_S))
         self._grant()
-        if self.intake and not self.intake.closed and self._may_take():
+        if self._due() and self._may_take():
             self._store()
-        if self.intake.closed:
+        if self.intake.closed or self._stored:
             self._commit()
         if not self.blocked and self.core.advance(SWAP_S):
             self._forward()
         if self.pipeline.deferred:
             self._serve()
-        if self._checkpoint_due:
+        if self._checkpoint_due or self.core.unsettled:
             self._checkpoint()
+
+    def _due(self) -> bool:
+        """Whether events wait that have gathered long enough."""
+        self._wait_s = IDLE_S
+        if self.intake and not self.intake.closed:
+            self._wait_s = self._gathering.wait_s(self.intake, self.reactor.now)
+            return not self._wait_s
+        return False
 
     def _may_take(self) -> bool:
         """Whether there is room for what will come of more events. If not they stay in the intake, which fills and holds the devices back."""
+        return self._tried(self.core.settle) and self._tried(self.pipeline.flush) and self._block(self.pipeline.blocked)
+
+    def _tried(self, action) -> bool:
+        """Do what the disk may refuse, again and again while what is on it gives way. False: it cannot be done now."""
         try:
-            self.core.settle()
-            self.pipeline.flush()
+            while True:
+                try:
+                    action()
+                    return True
+                except DiskError as error:
+                    if not self.core.make_room(error):
+                        return self._block(str(error))
         except DiskError as error:
             return self._block(str(error))
-        return self._block(self.pipeline.blocked)
 
     def _store(self):
-        self._stored = self.pipeline.store(self.intake, self._now_ns(), self.clock.quality)
+        self._stored += self.pipeline.store(self.intake, self._now_ns(), self.clock.quality)
         self.intake.closed = True
+        self._gathering.stored()
 
     def _commit(self):
         """Make durable what was stored, and only then acknowledge it, run the rules on it and send."""
-        try:
-            self.pipeline.sync()
-        except DiskError as error:
-            self._block(str(error))
+        if not self._tried(self.pipeline.sync):
             return
         self._block("")
-        for source in self.parts.sources:
-            source.acknowledge()
-        self.intake.clear()
-        if self.intake.topics.nearly_full:
-            self.intake.topics.clear()
+        if self.intake.closed:               # else it holds events that came after what is made durable here
+            for source in self.parts.sources:
+                source.acknowledge()
+            self.intake.clear()
+            if self.intake.topics.nearly_full:
+                self.intake.topics.clear()
         stored, self._stored = self._stored, []
         self.pipeline.run(stored)
         self.intake.closed = False
@@ -168,7 +209,8 @@ class Daemon:
                 self.log("disk", "takes events again")
             self.blocked = ""
             return True
-        self.blocked = reason
+        self.blocks += not self.blocked
+        self.blocked = self.last_block = reason
         self._checkpoint_due = True      # it lets go of what no restart needs
         self.log.error("disk", reason)
         self._machine.sleep(RETRY_S)
@@ -216,6 +258,12 @@ class Daemon:
             self.pipeline.clock_set(away_ns, away=True)
         return now_ns
 
+    def _account(self):
+        """Say what became of the events since the last time."""
+        if not (self.blocked or self.core.unsettled or self.pipeline.blocked):
+            self.core.account(self._now_ns())
+            self._forward()
+
     def _want_checkpoint(self):
         self._checkpoint_due = True
 
@@ -224,14 +272,21 @@ class Daemon:
         if self._stored:
             return                       # it is in the journal, and in no rule's state yet
         self._checkpoint_due = False
-        if not self.blocked and self.pipeline.changes == self._checkpointed and not self.core.cursors_moved():
+        if not self.blocked and not self.core.unsettled and self.pipeline.changes == self._checkpointed and not self.core.cursors_moved():
             return
         try:
             self.core.checkpoint()
         except DiskError as error:
             self.log.error("disk", f"no checkpoint: {error}")
+            self._checkpoint_due = self._made_room(error)
             return
         self._checkpointed = self.pipeline.changes
+
+    def _made_room(self, error):
+        try:
+            return self.core.make_room(error)
+        except DiskError:
+            return False
 
     # --- the end
 
@@ -243,7 +298,7 @@ class Daemon:
         self._notifier.stopping()
         if self.intake and not self.intake.closed and self._may_take():
             self._store()
-        if self.intake.closed:
+        if self.intake.closed or self._stored:
             self._commit()
         self.parts.close_sources()
         self._want_checkpoint()

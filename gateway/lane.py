@@ -37,6 +37,7 @@ class Lane:
         self.name = name
         self.policy = policy
         self.upstream = None         # set by the Upstream that carries it
+        self.on_read = lambda: None  # told before the log is read: what belongs there and is not yet should go there
         self.in_flight = 0           # messages
         self._bytes_in_flight = 0
         self.unfinished = False      # the last next() stopped for time
@@ -47,6 +48,7 @@ class Lane:
         self.rows_sent = self.messages_sent = self.bytes_sent = 0
         self.refusals = 0
         self._log = log
+        self._streams = streams
         self._meanings = Meanings(streams, log.head)
         self._tell_dead, self._set_since = dead, set_since
         self._packer = Packer(policy, name, gateway, epoch)
@@ -73,6 +75,11 @@ class Lane:
         self.rows_waiting = max(0, self.rows_waiting - rows)
 
     @property
+    def reads(self):
+        """Rows leave as they come; else they wait for a connection."""
+        return self._live is not None
+
+    @property
     def acked_before(self):
         """Everything below this position is acknowledged: the log's drop_before floor."""
         if self._live is None:
@@ -80,11 +87,12 @@ class Lane:
         floor = self._live.floor
         return floor if self._backlog is None or self._backlog.floor is None else min(floor, self._backlog.floor)
 
-    def state(self):
-        """For the checkpoint: plain lists and numbers."""
+    def state(self, numbers=None):
+        """For the checkpoint: plain lists and numbers. numbers: of the streams that its log may hold rows of; None: of all."""
         ranges, acked, waiting = self._covered(self._pending())
+        numbers = self._streams if numbers is None else numbers
         return {"ranges": ranges, "rows_acked": acked, "rows_dead": dict(self.rows_dead), "rows_waiting": waiting,
-                "meanings": self._meanings.state(ranges[0][0])}
+                "meanings": self._meanings.state(ranges[0][0], numbers)}
 
     def load(self, state):
         """Go on from a state(); before start. Positions the log does not hold any more, or not yet, are put right."""
@@ -113,6 +121,7 @@ class Lane:
         """A connection stands, with the server's Maximum Packet Size or None."""
         self._packet_bytes_max = packet_bytes_max
         self._packer.connected(packet_bytes_max)
+        self.on_read()
         head = self._log.head
         waiting = sum((head if stop is None else stop) - start for start, stop in self._ranges)
         if waiting <= LIVE_RECORDS:
@@ -224,9 +233,9 @@ class Lane:
         self.rows_sent += message.rows
         self.bytes_sent += message.size
 
-    def _closed(self, stream, rows):
+    def _closed(self, stream, rows, evicted):
         self.rows_acked[stream] = self.rows_acked.get(stream, 0) + rows
-        self._let_go(rows)
+        self._let_go(max(0, rows - evicted))
 
     def _dead(self, stream, first, count, reason):
         self.rows_dead[stream] = self.rows_dead.get(stream, 0) + count

@@ -8,6 +8,11 @@ import sys
 from types import ModuleType
 
 
+def leave_out_early():
+    """Before msgspec is imported: it takes typing_extensions where there is one, and that takes inspect; Python 3.11 has all that is needed of it."""
+    sys.modules.setdefault("typing_extensions", None)
+
+
 def leave_out(config):
     """Leave out what a configuration has no use for."""
     if not any(end is not None and end.tls is not None for end in (config.listener, config.broker, config.upstream)):

@@ -28,7 +28,7 @@ def broker(config, reactor, intake, log):
     filters = dict.fromkeys(topic for stream in config.streams.values() for topic in stream.topics)
     return BrokerSource(reactor, intake, host=spec.host, port=spec.port, topics=[(topic, spec.qos) for topic in filters],
                         client_id=spec.client_id or f"tidegate-{config.gateway.name}-in", version=spec.version, username=spec.username,
-                        password=_password("broker", spec), tls=_client_tls("broker", spec), keepalive_s=max(1, round(spec.keepalive.seconds)),
+                        password=password("broker", spec), tls=client_tls("broker", spec), keepalive_s=max(1, round(spec.keepalive.seconds)),
                         on_event=_reporter(log, "broker"))
 
 
@@ -47,7 +47,7 @@ def upstream(config, reactor, lanes, log, handle):
         mailbox = Mailbox(reactor, config.gateway.name, handle, report)
 
     return Upstream(reactor, lanes, host=spec.host, port=spec.port, client_id=spec.client_id or f"tidegate-{config.gateway.name}-out",
-                    version=spec.version, username=spec.username, password=_password("upstream", spec), tls=_client_tls("upstream", spec),
+                    version=spec.version, username=spec.username, password=password("upstream", spec), tls=client_tls("upstream", spec),
                     keepalive_s=max(1, round(spec.keepalive.seconds)), on_event=report, mailbox=mailbox)
 
 
@@ -62,7 +62,7 @@ def _reporter(log, part):
     return report
 
 
-def _password(place, spec):
+def password(place, spec):
     if spec.password_file is None:
         return None
     try:
@@ -72,7 +72,7 @@ def _password(place, spec):
         raise ConfigError(f"{place}.password_file: {spec.password_file} cannot be read: {error}") from None
 
 
-def _client_tls(place, spec):
+def client_tls(place, spec):
     """A client's context; hostnames and certificates are always checked."""
     if spec.tls is None:
         return None
@@ -117,7 +117,7 @@ def problems(config) -> list[tuple[str, str]]:
     tries = [("listener.tls", lambda: config.listener and server_tls("listener.tls", config.listener.tls)), ("api.tls", lambda: server_tls("api.tls", config.api.tls))]
     for place, end in (("broker", config.broker), ("upstream", config.upstream)):
         if end is not None:
-            tries += [(f"{place}.tls", lambda place=place, end=end: _client_tls(place, end)), (f"{place}.password_file", lambda place=place, end=end: _password(place, end))]
+            tries += [(f"{place}.tls", lambda place=place, end=end: client_tls(place, end)), (f"{place}.password_file", lambda place=place, end=end: password(place, end))]
     for place, attempt in tries:
         try:
             attempt()

@@ -41,14 +41,14 @@ class Meanings:
         if i == 0 or older[i - 1][1] != schema:
             older.insert(i, (record.position, schema))
 
-    def state(self, floor):
-        """Plain data for load(); what no record from `floor` on needs is left out."""
+    def state(self, floor, numbers):
+        """Plain data for load(): of these numbers, and what no record from `floor` on needs is left out."""
         out = []
         for number, older in self._older.items():
-            if floor < self._base:
+            if floor < self._base and number in numbers:
                 i = max(0, bisect_right(older, floor, key=lambda entry: entry[0]) - 1)
                 out += [[position, number, schema.to_dict()] for position, schema in older[i:]]
-        return out + [[self._base, number, schema.to_dict()] for number, schema in self._streams.items()]
+        return out + [[self._base, number, schema.to_dict()] for number, schema in self._streams.items() if number in numbers]
 
     def load(self, state, head):
         """Take over what an earlier process knew. head: of the log as it stands now, which may have been cut back since."""

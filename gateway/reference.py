@@ -7,11 +7,11 @@ from pathlib import Path
 import msgspec
 
 from gateway import spec
-from gateway.units import Duration, Size
+from gateway.units import Duration, Part, Size
 
 SECTIONS = [("gateway", spec.Gateway), ("listener", spec.Listener), ("broker", spec.Broker), ("streams.NAME", spec.Stream),
             ("streams.NAME.fields.FIELD", spec.FieldSpec), ("rules.NAME", spec.Rule), ("rules.NAME.limits", spec.Limits),
-            ("rules_limits", spec.Limits), ("upstream", spec.Upstream), ("lanes.NAME", spec.Lane), ("journal", spec.Journal), ("metrics", spec.Metrics), ("signing", spec.Signing),
+            ("rules_limits", spec.LimitsMax), ("upstream", spec.Upstream), ("lanes.NAME", spec.Lane), ("journal", spec.Journal), ("metrics", spec.Metrics), ("signing", spec.Signing),
             ("api", spec.Api),
             ("*.tls", spec.Tls)]
 
@@ -35,7 +35,7 @@ def _default(f):
     value = f.default if f.default is not msgspec.NODEFAULT else f.default_factory()
     if value is None:
         return "none"
-    if isinstance(value, (Duration, Size)):
+    if isinstance(value, (Duration, Size, Part)):
         return f'`"{value}"`'
     return f"`{json.dumps(value)}`"
 

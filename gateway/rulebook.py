@@ -24,7 +24,8 @@ def contracts_of(config) -> list[Contract]:
 
 def _contract(name, stream):
     fields = [_field(field, f) for field, f in stream.fields.items()]
-    return Contract(name, stream.topics, fields, format=stream.format, version=stream.version, key=stream.key, time=stream.time)
+    return Contract(name, stream.topics, fields, format=stream.format, version=stream.version, key=stream.key, time=stream.time,
+                    id=stream.id, sequence=stream.sequence)
 
 
 def _field(name, f):

@@ -8,9 +8,10 @@ import msgpack
 from edge.codec import decode_columns, json_rows
 from edge.disk import Disk
 from edge.errors import ConfigError, DiskError
+from edge.fates import fate, learn
 from edge.identity import schemas_of
 from edge.reading import LogReader
-from edge.records import BATCH, DEAD, SCHEMA, TICK, read_letter
+from edge.records import BATCH, DEAD, FATE, SCHEMA, TICK, read_letter
 from edge.schema import Schema
 from edge.times import timestamp
 from gateway import config
@@ -79,6 +80,8 @@ class Store:
             content = letter(record)
             if "columns" in content:
                 self.batch(record.stream, content["columns"])
+        elif record.kind == FATE:
+            fate(record)
 
     def received_ns(self, record) -> int | None:
         """When what the record holds was received; None for a record that does not say. Raises DiskError."""
@@ -89,6 +92,17 @@ class Store:
         return letter(record)["received_ns"] if record.kind == DEAD else None
 
     # --- dead letters
+
+    def fates(self, reader) -> dict:
+        """What became of the letters of the dead log: number -> state; those that wait are not in it."""
+        known = {}
+        for record in reader.all():
+            try:
+                if record.kind == FATE:
+                    learn(known, fate(record))
+            except DiskError:
+                continue                 # `tidegate buffer verify` says it
+        return known
 
     def letter(self, record, rows_max=None) -> dict:
         """A dead letter as data for JSON; `number` is its position. rows_max: of the batch that a rule trapped on. Raises DiskError."""

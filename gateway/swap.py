@@ -172,8 +172,11 @@ class Swaps:
         self._commit(swap, core.stage(swap.rule), rule, source, "replay", names, warmup.stage.input.watermarks)
 
     def _place(self, deployment):
-        """(the stream that it reads, names of all rules in order). Raises ConfigError for a stream that is not there, and a circle."""
-        pipeline = self._core.pipeline
+        """(the stream that it reads, names of all rules in order). Raises ConfigError for a stream or lane that is not there, and a circle."""
+        pipeline, lanes = self._core.pipeline, self._core.outboxes
+        unknown = [name for name in deployment.lanes if name not in lanes]
+        if unknown:
+            raise ConfigError(f"rule {deployment.rule}: there is no lane {unknown[0]!r}; there are {', '.join(lanes) or 'none'}")
         pairs = [(stage.name, deployment.input if stage.name == deployment.rule else stage.input.name) for stage in pipeline.stages]
         if deployment.rule not in (name for name, _ in pairs):
             pairs.append((deployment.rule, deployment.input))

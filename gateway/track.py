@@ -60,7 +60,8 @@ class Group:
 class Track:
     """Reads the ranges [start, stop) of a log in order; a last stop of None means "as it grows".
 
-    dead(stream, first_sequence, count, reason) hears of records that cannot be read; closed(stream, rows) of rows acknowledged.
+    dead(stream, first_sequence, count, reason) hears of records that cannot be read; closed(stream, rows, evicted) of rows
+    acknowledged, `evicted` of which the log has dropped meanwhile.
     set_since(position): by how much the clock was set since; rows of before are re-timed, and say so.
     """
 
@@ -238,8 +239,8 @@ class Track:
             for position, count in zip(group.positions, group.counts):
                 del self.open[position]
                 if position < tail:
-                    evicted += count         # while it was under way: counted and announced already, the receiver knows better
+                    evicted += count         # while it was under way: announced, but the receiver has it
             group.positions = None
-            self._closed(group.stream, max(0, group.rows - evicted - len(group.dead)))
+            self._closed(group.stream, group.rows - len(group.dead), evicted)
             for sequence, reason in group.dead:
                 self._dead(group.stream, sequence, 1, reason)

@@ -1,4 +1,4 @@
-"""`tidegate buffer ls | verify | export`: the logs on disk. Reads only, and needs no running gateway nor minds one."""
+"""`tidegate buffer ls | verify | repair | export | tail`: the logs on disk. All but repair only read, and need no running gateway nor mind one."""
 
 import json
 import sys
@@ -8,11 +8,13 @@ from edge.jsonlines import identified
 from edge.records import BATCH, DEAD, GAP, SCHEMA
 from edge.times import nanoseconds, timestamp
 from gateway import config
+from gateway.follow import tail
+from gateway.repair import repair
 from gateway.store import Store, add_place, plain
 
 
 def add_arguments(parser):
-    commands = parser.add_subparsers(dest="action", required=True, metavar="ls | verify | export")
+    commands = parser.add_subparsers(dest="action", required=True, metavar="ls | verify | repair | export | tail")
     ls = commands.add_parser("ls", help="what each log holds", description="What each log holds.")
     verify = commands.add_parser("verify", help="read every record and say what is damaged", description="Read and decode every record. Exit status 1 if any is damaged.")
     verify.add_argument("logs", nargs="*", metavar="LOG", help="only these: journal, outbox/LANE, dead, checkpoints (all)")
@@ -27,15 +29,26 @@ def add_arguments(parser):
     export.add_argument("--slice", metavar="DIR|FILE.tar.gz", help="write a part of the journal with the rules and what else `tidegate rule replay` needs")
     export.add_argument("--mask", nargs="+", default=[], metavar="FIELD=HOW", help="in the slice: drop, hash or truncate:N a field; STREAM.FIELD for one stream's")
     export.add_argument("--mask-key", metavar="FILE", help="whose content keys the hashes, so that two slices have the same (a random key, not kept)")
-    for command in (ls, verify, export):
+    repair = commands.add_parser("repair", help="put aside what is damaged, keep what is readable", description="Put aside what verify finds damaged, and write what is readable "
+                                 "around it to clean files. Deletes nothing: quarantine/ beside the log has each damaged file whole, with the reason. No gateway may be running.")
+    repair.add_argument("logs", nargs="*", metavar="LOG", help="only these: journal, outbox/LANE, dead, checkpoints (all)")
+    repair.add_argument("--dry-run", action="store_true", help="only say what would be done; exit status 1 if there is something to do")
+    tail = commands.add_parser("tail", help="a log's newest rows, and those that come", description="The newest rows of a log as JSON lines, the newest last.")
+    tail.add_argument("log", metavar="LOG", help="journal, outbox/LANE or dead")
+    tail.add_argument("-f", "--follow", action="store_true", help="go on with what comes, until interrupted")
+    tail.add_argument("-n", "--lines", type=int, default=10, metavar="N", help="begin with so many (10)")
+    tail.add_argument("--stream", metavar="NAME", help="only this stream")
+    tail.add_argument("--json", action="store_true", help="JSON lines, as always")
+    tail.set_defaults(start=None, stop=None)
+    for command in (ls, verify, repair, export, tail):
         add_place(command)
-    for command in (ls, verify):
+    for command in (ls, verify, repair):
         command.add_argument("--json", action="store_true", help="as one JSON object")
     export.add_argument("--json", dest="format", action="store_const", const="json", help="--format json")
 
 
 def run(arguments):
-    return {"ls": _ls, "verify": _verify, "export": _export}[arguments.action](Store(arguments), arguments)
+    return {"ls": _ls, "verify": _verify, "repair": repair, "export": _export, "tail": _tail}[arguments.action](Store(arguments), arguments)
 
 
 # --- ls
@@ -129,6 +142,7 @@ def _verify(store, arguments):
         notes += f"; {_count(log['torn'], 'record')} torn before a sync had returned" if log["torn"] else ""
         notes += f"; {_count(len(log['quarantined']), 'file')} in quarantine" if log["quarantined"] else ""
         notes += f"; {_count(len(log['removed']), 'segment')} removed meanwhile" if log["removed"] else ""
+        notes += f"; {_count(log['mended'], 'position')} lost and put aside by a repair" if log["mended"] else ""
         print(f"{name}: {_count(log['records'], 'record')} in {_count(log['segments'], 'segment')}, {log['bytes']:,} bytes: {verdict}{notes}")
         for d in log["damage"]:
             print(f"  {d['file']} offset {d['offset']} to {d['end']}: {_positions(d['first'], d['after'])}{plain(d['what'])}")
@@ -150,7 +164,7 @@ def _examine(store, name):
     damage += [_place(store, d.file, d.offset, d.end, d.first, d.after, d.what) for d in reader.damage]
     damage.sort(key=lambda d: (d["file"], d["offset"]))
     return {"segments": len(reader.segments), "records": records, "bytes": reader.size_bytes, "damage": damage, "tail_bytes": reader.tail_bytes,
-            "torn": sum(d.after - d.first for d in reader.torn),
+            "torn": sum(d.after - d.first for d in reader.torn), "mended": sum(b - a for a, b in reader.mended),
             "quarantined": reader.quarantined, "removed": reader.removed}
 
 
@@ -288,6 +302,10 @@ def _batch(store, record, arguments):
 
 
 _ROWS = {BATCH: _batch, DEAD: _letter}
+
+
+def _tail(store, arguments):
+    return tail(store, arguments, _ROWS)
 
 
 def _in_time(arguments, ns):

@@ -1,6 +1,10 @@
 """`tidegate run -c FILE`: the daemon."""
 
-from gateway import config, lean
+from gateway import lean
+
+lean.leave_out_early()
+
+from gateway import config  # noqa: E402
 
 
 def add_arguments(parser):

@@ -1,11 +1,12 @@
-/* Part of sql_functions.h: percentiles of any number of values in 2 KiB. Exact up to 127 values; beyond, a summary after Greenwald and Khanna,
+/* Part of sql_functions.h: percentiles of any number of values in 2 KiB. Exact up to 119 values; beyond, a summary after Greenwald and Khanna,
    "Space-efficient online computation of quantile summaries", 2001, with a bound on space in place of one on error: each kept value stands for
    `weight` values up to itself and knows its rank but for `slack`. Where there is one value too many, the one goes whose going loosens the ranks
    least, those in the outer twentieths measured against the distance from the end; the least and the greatest value stay. No chance, no assumption on distribution or order: tests/sql/test_percentile.py measures the error. */
-enum { SQL_SUMMARY = 127 };
+enum { SQL_SUMMARY = 119 };
 typedef struct { double value; uint32_t weight, slack; } sql_ranked;
 typedef struct { uint32_t n, kept; sql_ranked of[SQL_SUMMARY + 1]; } sql_summary;   /* n: values in all, at most 2^32 - 1 */
 SQL_SLOT(percentile, sql_summary)
+_Static_assert(sizeof(sql_summary) <= 2048 - 96, "a window of it and some more fits a block of the heap");
 
 /* Takes out one of `kept` > 2 values; the next one stands for it. n: all values. */
 TG_FN void sql_summary_drop(sql_ranked *of, uint32_t kept, double n) {

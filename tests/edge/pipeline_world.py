@@ -14,9 +14,12 @@ from edge.errors import DiskError
 from edge.ledger import accounts, check
 from edge.receiver import Receiver
 from edge.records import CLOCK, DEAD, TICK, read_letter
+import gateway.core
+from edge.log import Log
 from gateway.config import parse
 from gateway.core import Core
 
+gateway.core.SEGMENT_BYTES = Log.__init__.__kwdefaults__["segment_bytes_max"] = 1 << 20          # files that are quickly copied
 S = 10**9
 START = 1_700_000_000 * S
 DATA = "data"
@@ -309,6 +312,8 @@ class Script:
             world.checkpoint()
         elif what == "drain":
             world.drain(most=argument)
+        elif what == "swap":
+            argument(world)
 
     def _finished(self, world, done):
         log = world.pipeline.journal.log
@@ -324,7 +329,7 @@ class Script:
         ticks, clocks = {r.first for r in world.journaled(TICK)}, len(world.journaled(CLOCK))
         for i in range(first, last + 1):
             received_ns, what, argument = self.steps[i]
-            if (what == "tick" and received_ns in ticks) or \
+            if (what == "tick" and received_ns in ticks) or (what == "swap" and i < last) or \
                (what == "clock" and clocks >= sum(w == "clock" for _, w, _ in self.steps[:i + 1])):
                 durable = i + 1
         for i in range(durable, last + 1):
@@ -335,7 +340,7 @@ class Script:
                 argument = [e for e in argument if not self._arrived(world, e)]
                 if argument:
                     world.put(*argument)
-            elif what in ("tick", "clock"):
+            elif what in ("tick", "clock", "swap"):
                 self._step(world, received_ns, what, argument)
         self._finished(world, last + 1)
 

@@ -78,9 +78,9 @@ class Doors:
         self.core, self.pipeline = world.core, world.pipeline
         self.pipeline.share = Share(0.8)
         self.config = world.core.config
-        self.started, self.blocked, self.metrics = 0.0, "", None
+        self.started, self.blocked, self.blocks, self.last_block, self.metrics = 0.0, "", 0, "", None
         self.clock = self
-        self.quality = 0
+        self.quality = self.steps = self.last_step_ns = 0
         self.parts = self
         self.listener = self.broker = self.upstream = None
 

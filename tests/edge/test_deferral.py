@@ -5,8 +5,8 @@ import random
 import pytest
 import rule_module as m
 from memory_disk import MemoryDisk, PowerCut
+from pipeline_script import SCRIPTS
 from pipeline_world import START, S, Script, World, modules
-from test_pipeline_crash import SCRIPTS
 from test_pipeline_traps import CONFIG, PROCESS, TRAP, events
 
 from edge import backlog
@@ -275,3 +275,21 @@ def test_one_greedy_rule_slows_only_itself(modules, monkeypatch):
     assert greedy.dead > 0 and greedy.meter.total_ns <= 0.5 * (BURST_NS + 150 * turn_ns) + 80_000_000
     assert greedy.meter.total_ns > 0.8 * 0.5 * 150 * turn_ns, "it has what the others leave"
     assert world.account("greedy").out["pending"] == greedy.backlog.rows and greedy.backlog.lag_ns > 5 * S
+
+
+@pytest.mark.parametrize("policy", ["keep", "replay"])
+def test_a_swap_while_stages_wait_changes_no_output(modules, policy):
+    plain, world, rng = undeferred(modules, 2), waiting(modules, random.Random(7)).start(), random.Random(8)
+    script, swapped = Script(SCRIPTS[2]), []
+
+    def on_step():
+        if world.pipeline.deferred and rng.random() < 0.3:
+            stage = rng.choice(world.pipeline.deferred)
+            swapped.append(stage.name)
+            assert world.deploy(stage.name, policy=policy, limits={"time_ns": 20_000_000 + len(swapped)}).state == "done"
+        world.assert_balanced()
+
+    script.play(world, on_step)
+    assert len(swapped) > 3
+    world.settle()
+    assert world.rows == plain.rows and not world.announced()

@@ -6,6 +6,7 @@ import pytest
 from memory_disk import MemoryDisk
 from pipeline_world import DATA, RULES, START, S, World, env, modules, plain
 
+from edge.mending import Mending
 from edge.records import GAP
 from edge.recovery import capture
 
@@ -281,3 +282,30 @@ def test_a_rules_state_that_cannot_be_read_is_begun_anew(modules):
     world.crash(0)
     assert world.recovered.lost and "once" in world.recovered.fresh
     finish(world)
+
+
+@pytest.mark.parametrize("part", ["journal", "outbox/telemetry", "checkpoints"])
+@pytest.mark.parametrize("where", [0.3, 0.9])
+def test_a_repaired_directory_starts_as_the_damaged_one_would_have(modules, part, where):
+    """`tidegate buffer repair` before the start: the same is announced, the same is missing, and all that was readable arrives."""
+    left = []
+    for mended in (False, True):
+        world = World(modules).start()
+        run(world, 30, checkpoint_at=8)
+        path = paths(world, part)[-1]
+        log = world.core.checkpoints.log if part == "checkpoints" else next(log for log in world.core._logs if log.directory.endswith(part))
+        for outbox in world.pipeline.outboxes:
+            outbox.writer.sync()
+        damage(world.disk, path, int(log._segments[-1].size * where))
+        world.disk.kill()
+        world.disk = MemoryDisk({path: bytes(node.data) for path, node in world.disk.files.items()})
+        if mended:
+            mending = Mending(world.disk, path.rpartition("/")[0])
+            assert mending.actions or part != "journal"             # a last group counts as torn
+            mending.apply()
+            assert not Mending(world.disk, path.rpartition("/")[0]).actions
+        world.start()
+        left.append((world.recovered.lost, world.recovered.damaged, world.recovered.replayed, world.recovered.received_ns))
+        finish(world)
+        left.append((sorted(world.rows), world.announced()))
+    assert left[:2] == left[2:]

@@ -4,86 +4,11 @@ import errno
 
 import pytest
 from memory_disk import FaultyDisk
-from pipeline_world import RULES, START, S, World, env, modules, plain
+from pipeline_world import S, World, env, modules
 
 from edge.errors import DiskError
 
 __all__ = ["modules"]
-
-TURNS = 14
-
-
-class Insist:
-    """A daemon on a disk that refuses: tries again, and counts how often."""
-
-    def __init__(self, world):
-        self.world, self.refused = world, 0
-
-    def __call__(self, call, *arguments, times=6):
-        for _ in range(times):
-            try:
-                return call(*arguments)
-            except DiskError:
-                self.refused += 1
-        raise AssertionError(f"{call} was refused {times} times")
-
-    def put(self, *events):
-        world = self.world
-        done = world.put(*events)
-        for _ in range(6):
-            if done:
-                break
-            self.refused += 1
-            world.assert_balanced()
-            done = world.commit()
-        assert done
-        self(world.pipeline.flush)
-
-    def start(self):
-        self(self.world.start)
-
-
-def scenario(world, insist):
-    insist.start()
-    for i in range(TURNS):
-        world.now_ns = START + i * S
-        insist.put(*(env(f"d{k}", i, world.now_ns // 10**6, 20.0 + (i * (k + 3)) % 17) for k in range(3)), plain(i), *([(b"env/x", b"{")] if i % 4 == 1 else []))
-        world.assert_balanced()
-        if i == 5:
-            insist(world.checkpoint)
-        if i == 8:
-            insist(world.drain)
-        if i == 9:
-            world.pipeline.tick(world.now_ns + 20 * S)
-            insist(world.forward)
-    insist(world.checkpoint)
-
-
-@pytest.mark.parametrize("fault", [errno.EIO, errno.ENOSPC, "short", FaultyDisk.LIE], ids=str)
-@pytest.mark.parametrize("times", [1, 4])
-def test_a_fault_at_any_operation_loses_and_doubles_nothing(modules, fault, times):
-    clean = World(modules, disk=FaultyDisk(lambda i, name: None))
-    scenario(clean, Insist(clean))
-    clean.drain()
-    operations, n = clean.disk.operations, 0
-    passed = ("open", "pread", "lock", "listdir", "mkdir")
-    step = 7 if times == 1 else 11
-    for n in range(times % 3, operations, step):
-        world = World(modules, disk=FaultyDisk(lambda i, name: fault if n <= i < n + times and name not in passed else None, seed=n))
-        faulty, insist = world.disk, Insist(world)
-        try:
-            scenario(world, insist)
-            world.disk.fault = lambda i, name: None
-            world.drain()
-            world.assert_balanced()
-            assert world.rows == clean.rows and not world.missing() and not world.announced()
-            world.crash(0)
-            world.drain()
-            world.assert_balanced()
-            assert world.rows == clean.rows and not world.missing() and not world.announced()
-        except BaseException:
-            print(f"fault {fault} x {times} at {n} of {operations}: {faulty.hit} {faulty.trace[n - 1:n + 3]}")
-            raise
 
 
 def test_while_the_disk_is_full_nothing_is_acknowledged_and_it_goes_on_when_there_is_room(modules):

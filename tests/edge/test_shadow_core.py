@@ -4,9 +4,9 @@ import random
 
 import pytest
 import rule_module as m
+from pipeline_script import SCRIPTS
 from pipeline_world import START, S, Script, World, modules, records
 from test_deferral import Whim
-from test_pipeline_crash import SCRIPTS
 from test_pipeline_traps import CONFIG, PROCESS, TRAP, events
 from test_swap import LONGER, uninterrupted
 

@@ -4,6 +4,7 @@ import json
 from ast import literal_eval
 from pathlib import Path
 
+import msgpack
 import pytest
 import rule_module as m
 import tidegate_rules
@@ -14,6 +15,7 @@ from pipeline_world import CONFIG, START, S, World, env, modules
 from edge.deployment import Deployment
 from edge.errors import ConfigError
 from edge.module import Module
+from edge.recovery import capture
 
 __all__ = ["modules"]
 
@@ -156,7 +158,7 @@ def test_a_version_whose_module_is_damaged_gives_way_to_the_one_before_it_then_t
 
 
 def test_a_pushed_rule_outlives_restarts_and_waits_for_a_stream_that_comes_back(world):
-    swap = world.deploy("mine", input="hot", digest=DIGESTS[2], lanes=["all", "gone"])
+    swap = world.deploy("mine", input="hot", digest=DIGESTS[2], lanes=["all"])
     assert swap.state == "done", swap.error
     feed(world, 20)
     world.drain()
@@ -230,6 +232,35 @@ def test_a_checkpoint_from_before_a_swap_gives_no_number_twice(world):
     assert before > 1 << 29 and ("hot", before) in world.rows and not world.missing()
 
 
+def test_a_checkpoint_of_the_format_before_keeps_its_rules_states(world):
+    feed(world, 13)
+    meta, images = capture(world.pipeline, world.core.cursors())
+    plain = msgpack.unpackb(meta, strict_map_key=False)
+    for name in ("owed", "deferred"):
+        plain.pop(name, None)
+    for stage in plain["stages"].values():
+        del stage["input"], stage["enabled"], stage["rows"][7:]
+    for stream in plain["streams"].values():
+        del stream["sent"]
+    world.core.checkpoints.save(msgpack.packb(plain | {"version": 1}), images)
+    world.crash(0)
+    assert world.recovered.checkpoint and world.recovered.fresh == () and not world.recovered.lost and runs(world, "hot") == 1
+    feed(world, 10)
+    world.tick(60)
+    world.drain()
+    world.assert_balanced()
+    assert sum(literal_eval(row)["count"] for row in world.of("tumble").values()) == len(world.of("hot"))
+
+
+def test_a_deployment_that_cannot_be_read_stops_no_start(world):
+    world.deploy("hot", digest=DIGESTS[2])
+    world.core._plain = lambda: [{"rule": "hot", "input": 7}, {}]
+    world.checkpoint()
+    world.core.generation += 1
+    restart(world)
+    assert runs(world, "hot") == 1 and said(world, "a stored deployment is damaged")
+
+
 # --- changes while it runs
 
 def test_rules_that_read_it_follow_a_new_version_and_keep_their_state(world):
@@ -260,6 +291,7 @@ def test_rules_that_read_it_follow_a_new_version_and_keep_their_state(world):
     (lambda core: core.deploy(replace(core.deployments["hot"], input="hot.partial")), "no stream or rule 'hot.partial'"),
     (lambda core: core.deploy(Deployment("env", "hot", DIGESTS[1])), "the name of another stream"),
     (lambda core: core.deploy(Deployment("new", "hot", "f" * 64)), "has no module"),
+    (lambda core: core.deploy(Deployment("new", "hot", DIGESTS[1], lanes=["al"])), "no lane 'al'; there are all"),
     (lambda core: core.deploy(replace(core.deployments["hot"], params={"x": 1})), "has no parameter"),
     (lambda core: core.deploy(replace(core.deployments["hot"], limits={"time_ns": 1})), "limits: time_ns"),
     (lambda core: core.deploy(replace(core.deployments["hot"], digest=DIGESTS[2]), policy="keep"), "no tg_save"),
@@ -305,6 +337,39 @@ def test_a_disabled_rule_passes_by_for_that_reason_and_goes_on_where_it_was(worl
     feed(world, 10)
     world.drain()
     assert len(world.of("hot")) == 2 * count and world.account("hot").out["disabled"] == 20
+
+
+def test_what_a_disabled_rule_has_of_a_key_that_is_forgotten_goes_out_as_partial(world):
+    feed(world, 9)
+    account = world.account("tumble").out
+    assert world.carry_out(world.core.set_enabled("tumble", False)).state == "done"
+    for _ in range(2):
+        world.tick(25 * 3600)
+        world.crash(0)
+    assert world.carry_out(world.core.set_enabled("tumble", True)).state == "done"
+    feed(world, 20, 100)
+    world.tick(100)
+    world.drain()
+    world.assert_balanced()
+    counts = {name: sum(literal_eval(row)["count"] for row in world.of(name).values()) for name in ("tumble", "tumble.partial")}
+    assert counts["tumble"] + counts["tumble.partial"] == world.account("tumble").out["aggregated"]
+    assert 0 < counts["tumble.partial"] <= account["aggregated"] and not world.missing()
+
+
+def test_the_checkpoint_does_not_grow_with_the_versions_that_were(world):
+    wasm, sizes = Path(tidegate_rules.path("window")).read_bytes(), []
+    for n in range(2, 10):
+        version = wasm.replace(b'"version": 1', b'"version": %d' % n)
+        world.core.store.put(version, who="test", when_ns=n)
+        assert world.deploy("tumble", digest=Module(version).digest, policy="keep").state == "done"
+        feed(world, 10)
+        world.drain()
+        sizes.append(len(capture(world.pipeline, world.core.cursors())[0]))
+    assert sizes[-1] - sizes[3] < 400, sizes
+    world.crash(0)
+    world.tick(60)
+    world.drain()
+    assert not world.missing() and not world.announced()
 
 
 def test_a_version_in_quarantine_gives_way_to_the_one_before_it_once(world):

@@ -7,65 +7,6 @@ from memory_disk import FaultyDisk, MemoryDisk
 from edge.checkpoint import CheckpointStore
 from edge.errors import DiskError
 
-FAULTS = [errno.EIO, errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EINTR, "short", FaultyDisk.LIE]
-
-
-def insist(call, *arguments):
-    """As a caller does: again, when the disk refused."""
-    for _ in range(3):
-        try:
-            return call(*arguments)
-        except DiskError as error:
-            assert "data/" in str(error)
-            last = error
-    raise last
-
-
-def scenario(disk, oracle):
-    log = insist(open_log, disk)
-    for i in range(14):
-        insist(oracle.append, log, b"record %d " % i * 6)
-        if i % 3:
-            insist(oracle.sync, log)
-    insist(oracle.check, log)
-    insist(oracle.drop_before, log, 4)
-    insist(oracle.truncate, log, log.head - 3)
-    for i in range(3):
-        insist(oracle.append, log, b"more %d " % i * 6)
-    insist(oracle.sync, log)
-    try:
-        log.close()
-    except DiskError:
-        pass
-    log = insist(open_log, disk)
-    insist(oracle.check, log)
-    insist(oracle.append, log, b"last")
-    insist(oracle.sync, log)
-    insist(oracle.check, log)
-
-
-@pytest.mark.parametrize("fault", FAULTS, ids=str)
-@pytest.mark.parametrize("times", [1, 2])
-def test_an_error_at_any_operation_loses_and_doubles_nothing(fault, times):
-    """Except that a file or a sector that cannot be read, in earnest, costs what is in it: see the tests of that."""
-    passed = ("open", "pread") if fault == errno.EIO else ()
-    n, clean = 0, 0
-    while True:
-        disk, oracle = FaultyDisk(lambda i, name: fault if n <= i < n + times and name not in passed else None, seed=n), Oracle()
-        try:
-            scenario(disk, oracle)
-            disk.fault = lambda i, name: None
-            oracle.check(open_log(disk.after_cut(0)))
-        except BaseException:
-            print(f"fault {fault} at operation {n}: {disk.hit}, {disk.trace[n - 2:n + 3]}")
-            raise
-        clean = clean + 1 if disk.hit is None else 0
-        if clean > 9:
-            break
-        n += 1
-    assert n > 60
-
-
 def test_no_acknowledgement_rests_on_a_second_fsync():
     disk = FaultyDisk(lambda i, name: None)
     log, oracle = open_log(disk), Oracle()
@@ -229,21 +170,3 @@ def test_after_a_save_that_failed_nothing_builds_on_it():
     image[9000] = 2
     store.save(b"2", {"a": image})
     assert CheckpointStore(disk.after_cut(0), DIRECTORY).load() == (b"2", {"a": image})
-
-
-@pytest.mark.parametrize("fault", FAULTS, ids=str)
-def test_a_checkpoint_survives_an_error_at_any_operation(fault):
-    n = 0
-    while True:
-        disk = FaultyDisk(lambda i, name: fault if i == n else None)
-        store = insist(CheckpointStore, disk, DIRECTORY)
-        image = bytearray(20_000)
-        for i in range(4):
-            image[i * 4100] = i + 1
-            insist(store.save, b"%d" % i, {"a": image})
-        disk.fault = lambda i, name: None
-        loaded = CheckpointStore(disk.after_cut(0), DIRECTORY).load()
-        assert loaded == (b"3", {"a": image}), (n, disk.hit)
-        if disk.hit is None:
-            break
-        n += 1

@@ -2,10 +2,9 @@
 
 import json
 
-import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from memory_disk import FaultyDisk, MemoryDisk, PowerCut
+from memory_disk import FaultyDisk, MemoryDisk
 
 from edge.errors import DiskError
 from gateway.audit import FILES_MAX, Audit
@@ -56,37 +55,6 @@ def test_long_and_strange_details_are_cut_not_refused():
     log.append("who", "what", rule="x" * 10_000)
     assert log.verify()["broken"] is None and len(log.lines()) == 2
     assert log.lines()[1]["rule"] == "x" * 500 + "…"
-
-
-@pytest.mark.parametrize("survival", [0, 0.5, 1])
-def test_a_power_cut_at_any_operation_keeps_what_was_returned_and_trims_the_rest(survival):
-    def history(disk, done):
-        for start in (0, 5, 10):
-            log = log_on(disk, file_bytes_max=600)
-            for i in range(start, start + 5):
-                log.append("local:0", "admitted", number=i, text="x" * (350 + i * 130 % 150))
-                done.append(i)
-            log.close()
-
-    whole_run = MemoryDisk()
-    history(whole_run, [])
-    torn = 0
-    for cut in range(whole_run.operations):
-        disk, done = MemoryDisk(seed=cut, cut_at=cut), []
-        with pytest.raises(PowerCut):
-            history(disk, done)
-        print(f"cut {cut}, survival {survival}, after {len(done)}, at {disk.trace[-2:]}")
-        log = log_on(disk.after_cut(survival), file_bytes_max=600)
-        assert log.verify()["broken"] is None
-        log.append("local:0", "later")
-        numbers = [line["number"] for line in log.lines(limit=1000) if "number" in line]
-        assert numbers in (list(range(numbers[0], len(done))), list(range(numbers[0], len(done) + 1))) if numbers else not done
-        dropped = max((line["through"] for line in log.lines(limit=1000) if line["what"] == "audit.dropped"), default=0)
-        assert log.lines()[0]["n"] <= dropped + 1
-        torn += any(line["what"] == "audit.torn" for line in log.lines(limit=1000))
-        assert log.verify()["broken"] is None
-        assert log_on(MemoryDisk(written(log._disk)), file_bytes_max=600).verify()["broken"] is None
-    assert bool(torn) == (survival == 0.5), "tearing was tried"
 
 
 def test_a_disk_that_refuses_leaves_the_chain_whole():

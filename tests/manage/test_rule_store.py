@@ -5,7 +5,7 @@ import json
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from memory_disk import FaultyDisk, MemoryDisk, PowerCut
+from memory_disk import FaultyDisk, MemoryDisk
 from module_maker import rule
 
 from edge import whole
@@ -128,7 +128,7 @@ def test_a_version_in_use_is_not_removed():
         store.module(digest(A))
 
 
-# --- power cuts
+# --- disks that refuse
 
 
 def history(disk, done):
@@ -143,31 +143,6 @@ def history(disk, done):
         else:
             store.save_deployments(*what)
         done.append((step, what))
-
-
-@pytest.mark.parametrize("survival", [0, 0.5, 1])
-def test_a_power_cut_at_any_operation_keeps_what_was_returned(survival):
-    whole_run = MemoryDisk()
-    history(whole_run, [])
-    for cut in range(whole_run.operations):
-        disk, done = MemoryDisk(seed=cut, cut_at=cut), []
-        with pytest.raises(PowerCut):
-            history(disk, done)
-        print(f"cut {cut}, survival {survival}, after {[step for step, _ in done]}, at {disk.trace[-2:]}")
-        store = open_store(disk.after_cut(survival), count_max=3)
-        kept = [w for step, w in done if step == "put" and ("remove", w) not in done]
-        evictable = {digest(C)}                                  # D takes its place in the end
-        assert {digest(w) for w in kept} - evictable <= stored(store)
-        assert len(store.versions()) <= 4
-        for version in store.versions():
-            assert store.module(version.digest).digest == version.digest
-        saved = [what for step, what in done if step == "save"]
-        assert store.deployments()[0] in ([saved[-1][0], saved[-1][0] + 1] if saved else [0, 1])
-        for deployment in store.deployments()[1]:
-            assert deployment["digest"] in stored(store), "a deployment's module is there"
-        assert not [n for n in store._disk.listdir(RULES) if n.endswith((whole.FRESH, ".damaged"))]
-        put(store, rule("later", 1))
-        assert store.resolve("later") and len(store.versions()) <= 3
 
 
 def test_a_disk_that_refuses_leaves_what_was_there():

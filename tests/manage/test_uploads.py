@@ -5,7 +5,7 @@ import hashlib
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from memory_disk import FaultyDisk, MemoryDisk, PowerCut
+from memory_disk import FaultyDisk, MemoryDisk
 
 from edge.errors import DiskError, RuleError
 from edge.module import MODULE_BYTES_MAX
@@ -100,25 +100,6 @@ def test_uploads_are_bounded_in_number_and_age():
     uploads.begin(digest(b"new"), 5)
     assert disk.listdir(PLACE) == [f"{digest(b'new')}.part"]
     assert len(disk.open_files) == 1
-
-
-def test_a_power_cut_leaves_an_upload_that_goes_on_or_begins_anew():
-    data = bytes(range(256)) * 8
-    whole_run = MemoryDisk()
-    send(Uploads(whole_run, PLACE, Time()), data, 300)
-    for cut in range(whole_run.operations):
-        for survival in (0, 0.5, 1):
-            disk = MemoryDisk(seed=cut, cut_at=cut)
-            with pytest.raises(PowerCut):
-                send(Uploads(disk, PLACE, Time()), data, 300)
-            uploads = Uploads(disk.after_cut(survival), PLACE, Time())
-            for _ in range(2):
-                try:
-                    assert send(uploads, data, 300) == len(data)
-                    break
-                except RuleError as error:
-                    assert "begin the upload anew" in str(error)
-            assert uploads.content(digest(data)) == data
 
 
 def test_a_disk_that_refuses_is_said_and_the_next_try_succeeds():

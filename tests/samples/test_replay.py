@@ -3,27 +3,28 @@
 import msgpack
 import pytest
 import tidegate_rules
-from pipeline_world import RULES, World, modules
-from test_pipeline_crash import script
+from pipeline_script import script
+from pipeline_world import World, modules
+from test_pipeline_traps import GROW, LOOP, NONSENSE, TRAP, config, play
 
 from edge.compile import Cache
-from edge.errors import DiskError
 from edge.records import BATCH, SCHEMA
 from edge.recording import Recording, Ruled, Settings, Spans
-from edge.replay import Player, chain
+from edge.replay import Player
 from gateway.config import parse
 
-__all__ = ["modules"]
+__all__ = ["config", "modules"]
 
 
 def settings_of(config) -> Settings:
     config = parse(config)
     return Settings(1, config.gateway.name, {name: Spans(s.lateness, s.idle, s.skew, s.keys_max) for name, s in config.streams.items()},
-                    [Ruled(name, rule.input, str(tidegate_rules.path(rule.module)), rule.params) for name, rule in config.rules.items()])
+                    [Ruled(name, rule.input, rule.module if "/" in rule.module else str(tidegate_rules.path(rule.module)), rule.params,
+                           {"memory_bytes": int(rule.limits.memory)} if rule.limits else {}) for name, rule in config.rules.items()])
 
 
 def recording_of(world):
-    return Recording(world.disk, world.core.config.gateway.data, settings_of(RULES), "memory")
+    return Recording(world.disk, world.core.config.gateway.data, settings_of(world.config), "memory")
 
 
 def played(recording, modules, rules=None):
@@ -72,10 +73,26 @@ def test_a_replay_is_bit_identical_to_what_the_gateway_put_out(modules, seed):
             world.checkpoint()
             world.core.close()
             world.start()
+    assert_identical(world, modules)
+
+
+def assert_identical(world, modules):
     world.pipeline.sync()
-    config = parse(RULES)
+    config = parse(world.config)
     names = {s for lane in config.lanes.values() for s in lane.streams} - set(config.streams)
     held = put_out(world.core, names)
     said, player = played(recording_of(world), modules)
     assert len(held) > 50 and player.missing == 0 and not player.traps
     assert {key: payload for key, payload in said.items() if key[0] in names} == held
+
+
+@pytest.mark.parametrize("value", [TRAP, LOOP, GROW, NONSENSE])
+def test_calls_that_failed_on_the_gateway_are_not_made_again(modules, config, value):
+    """Nor do those count that failed for want of time, on a machine that is faster."""
+    world = World(modules, config).start()
+    play(world, {5: value, 30: value})
+    assert world.stage("third").dead == 10
+    assert_identical(world, modules)
+    play(world, {85: value}, 20, first=80)
+    assert world.stage("third").rule.quarantined
+    assert_identical(world, modules)

@@ -65,6 +65,11 @@ def test_what_shows_only_later_is_told_too(check, wasm, says):
     assert status == 1 and says in out and "REFUSED" in out, out
 
 
+def test_a_module_cannot_steer_the_terminal(check):
+    status, out = check(m.with_manifest(wasmtime.wat2wasm('(module (memory 1) (func (export "\\1b[2J")))'), {**m.MANIFEST, "summary": "\x1b[1mbold\n"}))
+    assert status == 1 and "\x1b" not in out and "\\x1b[2J" in out and "\\x1b[1mbold\\x0a" in out
+
+
 def test_a_signature_is_seen_and_changes_no_digest(check):
     plain, signed = (json.loads(check(wasm, "--json")[1]) for wasm in (m.module(), with_section(m.module(), SIGNATURE_SECTION, b"x" * 80)))
     assert (plain["signed"], signed["signed"]) == (False, True) and plain["digest"] == signed["digest"]

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from rule_module import ABOVE_4, module
 
 from edge.contract import Contract, FieldSource
+from edge.errors import ConfigError
 from edge.module import Module
 from edge.samples import parse
 from edge.stand import S, Stand
@@ -211,3 +212,30 @@ def test_weeks_of_virtual_time_take_seconds(cache):
     _, report = try_out(cache, "window", text + "AT 28d\n" + expected)
     assert time.process_time() - began < 20
     assert len(report.results[0].mismatches[0].actual) == 2 * (4 * 7 * 24 - 1)
+
+
+STEPS = st.one_of(
+    st.builds(event, st.sampled_from("ab"), st.integers(-10**4, 10**5) | st.sampled_from([2**62 // 10**6, 10**13]), st.sampled_from(["1", "null", '"x"', "1e400", "2.5"])),
+    st.builds("AND {{\"device\": \"a\", \"ts\": {}}}\n".format, st.integers(0, 10**5)),
+    st.builds("IN @{}s {{\"device\": \"b\", \"ts\": 1, \"temp\": 2}}\n".format, st.integers(0, 500)),
+    st.builds("ADVANCE {}s\n".format, st.integers(0, 100) | st.just(10**6)),
+    st.builds("AT {}s\n".format, st.integers(0, 1000) | st.just(2**62 // 10**9)),
+    st.builds("WATERMARK {} {}s\n".format, st.sampled_from("abc"), st.integers(0, 1000)),
+    st.just("RESTART\n"), st.just("OUT {}\n"), st.just("IGNORED 3\n"), st.just("DEAD x\n"),
+)
+
+
+@settings(max_examples=60, deadline=None)
+@given(steps=st.lists(STEPS, min_size=1, max_size=12))
+def test_whatever_the_steps_an_update_passes_or_a_line_says_why_not(cache, steps):
+    text = WINDOW + "IDLE 5s\nCASE one\n" + "".join(steps)
+    try:
+        samples, report = try_out(cache, "window", text)
+    except ConfigError as error:
+        assert str(error).startswith("x.samples:")
+        return
+    (result,) = report.results
+    if result.error:
+        assert re.match(r"x\.samples:\d+: [A-Z]+: ", result.error) and updated(samples, report) == text
+    else:
+        passes(cache, "window", updated(samples, report))

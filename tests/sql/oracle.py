@@ -114,7 +114,9 @@ class Generator:
         return differing("CAST({0} AS DOUBLE)", "TRY_CAST({0} AS DOUBLE)", self.leaf("str"))
 
     def _i64(self, depth):
-        rng, form = self.rng, self.rng.randrange(12)
+        rng, form = self.rng, self.rng.randrange(13)
+        if form == 12:
+            return differing("CAST(({0} - {1}) AS BIGINT)", "TRY({0} - {1})", *self.values(("time", "time"), depth))
         if form < 4:
             return differing(f"({{0}} {(op := rng.choice('+-*%'))} {{1}})", f"TRY({{0}} {op} {{1}})", *self.values(("i64", "i64"), depth))
         if form == 4:
@@ -136,7 +138,9 @@ class Generator:
         return differing("sign({0})", "CAST(sign({0}) AS BIGINT)", self.value("f64", depth))
 
     def _str(self, depth):
-        rng, form = self.rng, self.rng.randrange(10)
+        rng, form = self.rng, self.rng.randrange(11)
+        if form == 10:
+            return differing("CAST({0} AS VARCHAR)", "CAST(make_timestamp_ns({0}) AS VARCHAR)", self.leaf("time"))
         if form < 2:
             return both("({0} || {1})", *self.values(("str", "str"), depth))
         if form == 2:
@@ -155,7 +159,7 @@ class Generator:
         return differing("CAST({0} AS VARCHAR)", "(CASE WHEN isnan({0}) THEN 'nan' ELSE CAST({0} AS VARCHAR) END)", self.leaf("f64"))
 
     def _bool(self, depth):
-        rng, form = self.rng, self.rng.randrange(14)
+        rng, form = self.rng, self.rng.randrange(18)
         kind = rng.choice(["f64", "f64", "i64", "i64", "str", "time", "bool"])
         if form < 4:
             kinds = rng.choice([("f64", "i64"), ("i64", "f64")]) if kind == "f64" and rng.random() < 0.3 else (kind, kind)
@@ -175,6 +179,15 @@ class Generator:
             return both(f"({{0}} {rng.choice(['', 'NOT '])}LIKE {quoted(rng.choice(PATTERNS))})", self.value("str", depth))
         if form == 12:
             return both(f"({{0}} IS {rng.choice(['', 'NOT '])}{rng.choice(['TRUE', 'FALSE'])})", self.value("bool", depth))
+        if form == 13:
+            return both(rng.choice(["contains", "starts_with", "ends_with"]) + "({0}, {1})", *self.values(("str", "str"), depth))
+        if form == 14:
+            return both("CAST({0} AS BOOLEAN)", self.value(rng.choice(["f64", "i64"]), depth))
+        if form == 15:
+            return differing("CAST({0} AS BOOLEAN)", "TRY_CAST({0} AS BOOLEAN)", self.value("str", depth))
+        if form == 16:
+            op, seconds = rng.choice(["<", ">="]), rng.randint(-60, 60)
+            return differing(f"(({{0}} - {{1}}) {op} INTERVAL '{seconds}' SECOND)", f"(TRY({{0}} - {{1}}) {op} {seconds * SECOND})", *self.values(("time", "time"), depth))
         return both(f"({{0}} IS {rng.choice(['', 'NOT '])}DISTINCT FROM {{1}})", *self.values((kind, kind), depth))
 
     def _time(self, depth):
@@ -247,7 +260,7 @@ def aggregate(rng, ordered=True, depth=1):
     if form == 10:
         return "f64", filtered(rng.choice(["stddev_samp", "stddev_pop", "var_samp", "var_pop", "stddev", "variance"]) + "({0})", real, where), 0
     share = rng.choice([0, 0.25, 0.5, 0.9, 0.95, 1])
-    return "f64", filtered(f"percentile({{0}}, {share})", real, where, f"quantile_cont({{0}}, {share})"), 0
+    return "f64", filtered(f"percentile({{0}}, {share})", real, where, f"quantile_cont({{0}}, {share})"), 1
 
 
 def filtered(ours, argument, where, duck=None, also=None):

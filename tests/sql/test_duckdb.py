@@ -14,7 +14,7 @@ from values import same, ulps  # noqa: E402
 from edge._watermark import Watermarks  # noqa: E402
 
 SEED = int(os.environ.get("TIDEGATE_SQL_SEED", "1"))
-QUERIES = int(os.environ.get("TIDEGATE_SQL_QUERIES", "12"))
+QUERIES = int(os.environ.get("TIDEGATE_SQL_QUERIES", "8"))
 SEEDS = range(SEED, SEED + QUERIES)
 ROWS = 60
 
@@ -147,7 +147,7 @@ def test_transcendental_functions_are_within_two_ulps(expression):
     compared(ours, Duck(events).ask(f"SELECT seq, {expression.replace('abs(i)', 'TRY(abs(i))')} AS x FROM env"), expression, {"x": 2})
 
 
-@pytest.mark.parametrize("seed", SEEDS[:3])
+@pytest.mark.parametrize("seed", SEEDS[:1])
 def test_a_parameter_is_worth_its_value(seed):
     rng = random.Random(f"parameter {seed}")
     events = rows(rng, ROWS)
@@ -157,3 +157,13 @@ def test_a_parameter_is_worth_its_value(seed):
     for ours, theirs in spelt:
         world = World(f"SELECT * FROM env WHERE {ours}", schema=STREAM, parameters={"x": "f64", "k": "i64", "word": "str", "flag": "bool"}, given=values)
         assert [r["seq"] for r in world.send(*events)] == [r["seq"] for r in Duck(events).ask(f"SELECT seq FROM env WHERE {theirs} ORDER BY seq")], (seed, ours, values)
+
+
+def test_a_rule_with_as_many_windows_as_it_may_have_does_not_run_out_of_memory():
+    world = World("SELECT device, window_end, count(*) AS n, percentile(a, 0.5) AS p, count(DISTINCT s) AS d FROM env GROUP BY device, TUMBLE(ts, INTERVAL '1' HOUR)", schema=STREAM)
+    out = []
+    for start in range(0, 6000, 500):
+        out += world.send(*({"device": f"d{k}", "ts": 1, "seq": k, "a": float(k), "s": "x"} for k in range(start, start + 500)))
+    assert 0 < len(out) < 6000 and world.rule.memory_bytes <= 8 << 20
+    out += world.process(world.marks.tick(STREAM, 10**18))
+    assert sorted(row["device"] for row in out) == sorted(f"d{k}" for k in range(6000)) and all(row["n"] == row["d"] == 1 for row in out)

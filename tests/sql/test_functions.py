@@ -6,6 +6,8 @@ import re
 import unicodedata
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from values import STR, random_value, same, ulps
 
 duckdb = pytest.importorskip("duckdb", reason="the oracle: pip install duckdb")
@@ -197,3 +199,28 @@ def test_a_row_may_make_more_text_than_a_block_holds(library):
     made = "".join("x" * 1000 for _ in range(40))
     assert library.call("sql_str_upper", made, out="str") == made.upper()
     assert library.call("sql_str_replace", made, "x", "日本", out="str") == "日本" * 40_000
+
+
+TEXT = st.text(alphabet=st.one_of(st.characters(exclude_categories=["Cs"]), st.sampled_from("aA%_!0123456789+-.eE: TZé")), max_size=60)
+
+
+@settings(max_examples=300, deadline=None)
+@given(TEXT, TEXT, st.integers(-70, 70), st.integers(-70, 70))
+def test_any_text_is_read_without_a_trap_and_gives_text(library, s, t, start, n):
+    for kind, out in (("f64", "f64"), ("i64", "i64"), ("bool", "bool"), ("time", "i64")):
+        library.call(f"sql_str_to_{kind}", s, out=out)
+    assert library.call("sql_str_length", s) == len(s)
+    assert library.call("sql_str_replace", s, t, "x", out="str") == (s.replace(t, "x") if t else s)
+    assert bool(library.call("sql_str_contains", s, t)) == (t in s)
+    assert library.call("sql_str_substring_n", s, start, n, out="str") == sliced(s, start, n)
+    for name in ("lower", "upper", "trim"):
+        assert len(library.call(f"sql_str_{name}", s, out="str")) <= len(s)
+    pattern = "".join(".*" if c == "%" else "." if c == "_" else re.escape(c) for c in t)
+    assert bool(library.call("sql_str_like", s, t, -1)) == bool(re.fullmatch(pattern, s, re.S))
+
+
+def sliced(s, start, n):
+    """SQL's substring of a text: n characters from place `start`, or the n before it."""
+    at = start - 1 if start > 0 else len(s) + start if start < 0 else -1
+    low, high = (at, at + n) if n >= 0 else (at + n, at)
+    return s[max(low, 0) : max(high, 0)] if high > low else ""

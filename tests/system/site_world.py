@@ -169,7 +169,8 @@ class Site:
 
     def verify(self, *options):
         """firmware-sim's verdict: (ok, report)."""
-        done = subprocess.run([sys.executable, "-m", "firmware_sim.cli", "verify", "--truth", "truth.jsonl", "--received", "received.jsonl", "--json", *options],
+        done = subprocess.run([sys.executable, "-m", "firmware_sim.cli", "verify", "--received", "received.jsonl", "--json",
+                               *([] if "--truth" in options else ["--truth", "truth.jsonl"]), *options],
                               cwd=self.folder, capture_output=True, text=True)
         assert done.stdout, done.stderr
         return done.returncode == 0, json.loads(done.stdout)

@@ -180,7 +180,7 @@ def test_a_data_directory_of_a_newer_version(site, devices):
     world.stop("gateway")
     path = world.folder / "data/identity.json"
     good = path.read_text()
-    path.write_text(json.dumps({**json.loads(good), "version": 99}))
+    path.write_text(json.dumps({**json.loads(good.partition("\n")[0]), "version": 99}))
     refused(world, "identity.json", "newer version", "99")
     path.write_text(json.dumps({"version": 99, "all": "else"}))
     refused(world, "identity.json", "newer version", "99")

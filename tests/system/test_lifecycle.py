@@ -107,7 +107,7 @@ def test_a_rule_added_removed_and_brought_back(site, devices):
 
 
 def test_a_rule_that_is_refused_for_a_while_is_missed_but_its_numbers_go_on(site, devices):
-    """Its module's file was away: after its return the receiver must not take new rows for old ones."""
+    """Its module's file was away, and from the rule store too: after its return the receiver must not take new rows for old ones."""
     import shutil
 
     import tidegate_rules
@@ -123,6 +123,13 @@ def test_a_rule_that_is_refused_for_a_while_is_missed_but_its_numbers_go_on(site
     first = devices[0].settle()
     world.expect(above(first, 25), "hot")
     module.rename(world.folder / "away.wasm")
+    world.restart()
+    devices[0].publish(100)
+    second = [e for e in devices[0].settle() if e not in first]
+    world.expect(above(first + second, 25), "hot")       # the rule store has it
+    first += second
+    for stored in (world.folder / "data/rules").glob("*.wasm"):
+        stored.unlink()
     world.restart()
     assert world.ask("status")["rules"]["hot"]["state"].startswith("refused")
     devices[0].publish(100)

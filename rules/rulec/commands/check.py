@@ -18,5 +18,10 @@ def run(arguments):
     except OSError as error:
         raise ConfigError(f"{arguments.file}: {error.strerror}") from None
     found = inspect(wasm, arguments.file)
-    print(json.dumps(found, ensure_ascii=False) if arguments.json else "\n".join(lines(found)))
+    print(json.dumps(found, ensure_ascii=False) if arguments.json else "\n".join(map(_plain, lines(found))))
     return int(bool(found["refused"]))
+
+
+def _plain(text):
+    """For a terminal, which names in a module must not steer."""
+    return "".join(c if c.isprintable() else f"\\x{ord(c):02x}" for c in text)

@@ -20,9 +20,8 @@ from rulec.sql.dialect import Source
 from rulec.sql.table import PARAMETER_KINDS, Table
 from rulec.sql.template import template
 
-MAX_KEYS = {"name": "max_keys", "type": "i64", "default": 10000, "min": 1, "max": 1000000,
-            "summary": "keys remembered; a further one closes the longest unused"}
-MAX_WINDOWS = {"name": "max_windows", "type": "i64", "default": 20000, "min": 1, "max": 1000000, "summary": "windows open at once"}
+KEYS_MAX, WINDOWS_MAX = 10000, 20000
+MEMORY_BYTES = 16 << 20              # a gateway's limit for a rule that names none
 STATE_BYTES_MAX = 64 << 10           # of a window's tally or a key's memory
 
 
@@ -48,7 +47,7 @@ def compile(text, *, schema, name, optional=(), version=1, summary="", parameter
     if sum(sizes) > STATE_BYTES_MAX:
         source.refuse(tree, f"a {'window' if bound.windowed else 'key'} would take {sum(sizes)} bytes, {STATE_BYTES_MAX} at most: split it into rules")
     own_names = {p["name"] for p in given}
-    given += [p for p, wanted in ((MAX_KEYS, bound.form != query.SINGLE), (MAX_WINDOWS, bound.windowed)) if wanted and p["name"] not in own_names]
+    given += [p for p in _bounds(bound, made, sum(sizes), limits) if p["name"] not in own_names]
     kinds = {EVENT_TIME: "time"} | {f.name: f.kind for f in schema.fields}
     table = Table(made, bound)
     own = {"rows": rows.rows(made, table, bound, offsets)}
@@ -67,6 +66,22 @@ def compile(text, *, schema, name, optional=(), version=1, summary="", parameter
     wasm = made.module(own, content, sections)
     Module(wasm, name)
     return wasm
+
+
+def _bounds(bound, made, kept, limits):
+    """Parameters max_keys and max_windows, where the query has them. By default as many as a quarter of the rule's memory holds, of `kept` bytes each: then tg_save
+    has room for a copy, and a rule closes the longest unused early where it would otherwise trap."""
+    memory = (limits or {}).get("memory_bytes") or MEMORY_BYTES
+
+    def bound_of(name, most, block, summary):
+        block = -(-block // 16) * 16 if block <= 512 else 1 << (block - 1).bit_length()              # classes of the heap, rules/c/edge_rule.h
+        return {"name": name, "type": "i64", "default": max(query.PER_EVENT_MAX, min(most, memory // 4 // block)), "min": 1, "max": 1000000, "summary": summary}
+
+    if bound.form != query.SINGLE:
+        memories = kept if bound.form == query.KEYED else 0
+        yield bound_of("max_keys", KEYS_MAX, made.constants["sql_key_bytes"] + memories, "keys remembered; a further one closes the longest unused")
+    if bound.windowed:
+        yield bound_of("max_windows", WINDOWS_MAX, made.constants["sql_window_bytes"] + kept, "windows open at once")
 
 
 def _parameter(given, rule) -> dict:

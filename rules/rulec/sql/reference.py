@@ -58,7 +58,8 @@ SELECT device, ts FROM env WHERE site = 'B' AND ts - LAG(ts) FILTER (WHERE site 
 
 ## Parameters
 `:name` is a parameter, declared in `rule.toml` under `[parameters.name]` with type `f64`, `i64`, `bool`, `str` or `duration`; without `default` it is
-required. A query with keys or windows also has `max_keys` (10,000) and `max_windows` (20,000), which bound what it remembers.
+required. A query with keys or windows also has `max_keys` (10,000) and `max_windows` (20,000), which
+bound what it remembers; where that would take more than a quarter of the rule's memory, the default is what a quarter holds.
 """
 
 TYPES_TEXT = """## Types
@@ -90,7 +91,7 @@ SPECIAL = [("coalesce(a, b, ...)", "one type", "the first that is not NULL"), ("
 
 LIMITS = """An aggregate takes `FILTER (WHERE condition)`; of no values it is NULL, a count 0. Texts in aggregates and memories are kept up to 248 bytes, longer
 ones cut at a character. `count(DISTINCT x)` is exact up to 128 values, then an estimate (HyperLogLog, standard error 3.3 %). `percentile` is exact up to
-127 values, then a value whose rank is off by at most 2 % of the values. [How each case comes out](sql-semantics.md): NULL, NaN, overflow, text, time.
+119 values, then a value whose rank is off by about 0.1 % of the values, 2 % in bad orders. [How each case comes out](sql-semantics.md): NULL, NaN, overflow, text, time.
 """
 
 
