@@ -81,7 +81,7 @@ class Daemon:
         self._every(TICK_S, self._tick)
         self._every(self.config.gateway.checkpoint.seconds or TICK_S, self._want_checkpoint)
         if self.config.gateway.ledger:
-            self.core.account(self.clock.now_ns())
+            self.core.account(self._now_ns())
             self._every(self.config.gateway.ledger.seconds, self._account)
         if self._notifier.watchdog_s:
             self._every(self._notifier.watchdog_s, self._notifier.alive)
