@@ -147,9 +147,7 @@ class Flow(Deferral):
                 self.received_ns = max(self.received_ns, record.first)
                 self._tick(record.first)
             elif record.kind == CLOCK:
-                delta_ns = msgpack.unpackb(record.payload)[0]
-                self.received_ns += delta_ns
-                self._shift(delta_ns)
+                self._clock_set(*msgpack.unpackb(record.payload))
             elif record.kind in (BATCH, REPEAT) and record.stream in schemas:
                 stream = self._inputs_by_name.get(schemas[record.stream].stream)
                 if stream is not None and record.kind == BATCH:
@@ -160,6 +158,10 @@ class Flow(Deferral):
             return 0
         finally:
             self._replaying = False
+
+    def _clock_set(self, delta_ns, away=False):
+        self.received_ns += delta_ns if self.received_ns else 0
+        self._shift(delta_ns)
 
     def _replay_batch(self, stream, batch):
         missing = max(0, batch.first_sequence - stream.next_sequence)

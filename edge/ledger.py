@@ -42,6 +42,6 @@ def accounts(pipeline, lanes=None) -> list[Account]:
 
 
 def check(rows) -> list[str]:
-    """One line for each account that does not balance."""
+    """One line for each account that does not balance, or balances by a number below 0."""
     return [f"{a.kind} {a.name}: {a.into} in, {sum(a.out.values())} accounted for ({', '.join(f'{k} {v}' for k, v in a.out.items())}), difference {a.difference}"
-            for a in rows if a.difference]
+            for a in rows if a.difference or min(a.out.values(), default=0) < 0]

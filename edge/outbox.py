@@ -15,6 +15,7 @@ from edge.records import BATCH, GAP
 from edge.writer import Writer
 
 READ_BYTES = 1 << 20
+STEPS_MAX = 32                       # of the clock that are kept; beyond, the two oldest count as one
 GATHER_ROWS = 4096                   # of all streams
 GATHER_BYTES = 128 << 10             # encoded, as they came
 SMALL_ROWS = 256                     # a batch of more is written as it is
@@ -38,6 +39,7 @@ class Outbox:
         self.appended = {}           # stream number -> rows appended
         self.evicted = {}            # stream number -> rows evicted before they were acknowledged
         self.names = {}              # stream number -> name
+        self._steps = []             # [position, delta_ns]: what stands before it was stored before the clock was set by so much
 
     def append(self, stream, batch, payload):
         """A batch's rows, already encoded."""
@@ -112,6 +114,18 @@ class Outbox:
                 self.log.drop_before(min(head, msgpack.unpackb(gap.payload)))
                 self.on_evict(BATCH, gap.stream, gap.first, count)
 
+    def clock_set(self, delta_ns):
+        """The receive clock was set; what comes from now on has its time by the new one."""
+        self.write()
+        self._steps.append([self.writer.head, delta_ns])
+        if len(self._steps) > STEPS_MAX:
+            (_, first), (at, second) = self._steps[:2]
+            self._steps[:2] = [[at, first + second]]
+
+    def set_since(self, position) -> int:
+        """By how many nanoseconds the receive clock was set since the record of this position was stored."""
+        return sum(delta_ns for at, delta_ns in self._steps if position < at)
+
     def take_fresh(self) -> int:
         """Rows appended since the last call."""
         fresh, self._fresh = self._fresh, 0
@@ -144,10 +158,11 @@ class Outbox:
         return {n for n, rows in self.appended.items() if rows > acknowledged.get(n, 0) + dead.get(n, 0)}
 
     def state(self) -> dict:
-        return {"head": self.log.head, "appended": self.appended, "evicted": self.evicted, "names": self.names}
+        return {"head": self.log.head, "appended": self.appended, "evicted": self.evicted, "names": self.names, "steps": [list(step) for step in self._steps]}
 
     def load(self, state):
         self.appended, self.evicted, self.names = dict(state["appended"]), dict(state["evicted"]), dict(state["names"])
+        self._steps = [list(step) for step in state.get("steps", [])]
 
 
 def _since(log, position):

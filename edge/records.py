@@ -5,7 +5,7 @@ SCHEMA any       number, 0, 0                 MessagePack of Schema.to_dict(): w
 BATCH  journal,  number, first sequence, rows columns (docs/format/batch.md)
        outbox
 TICK   journal   0, received_ns, 0            empty: the receive clock stood at received_ns
-CLOCK  journal   0, 0, 0                      MessagePack [delta_ns]: the receive clock was set
+CLOCK  journal   0, 0, 0                      MessagePack [delta_ns]: the receive clock was set; with a second element true: it went on while nobody looked
 SKIP   journal   0, call, 0                   MessagePack [rule name, its identity]: this call trapped, replay skips it; with a third element "share":
                                               it found no CPU and no room to wait
 REPEAT journal   number, n, 0               empty: n events came that the stream had taken before

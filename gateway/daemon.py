@@ -7,15 +7,13 @@ One thread does all of it. While the disk refuses, nothing is acknowledged and n
 
 import gc
 import signal
-import time
 
-from edge.disk import Disk
 from edge.errors import DiskError
 from edge.share import Share
 from gateway.assembly import Parts
 from gateway.control import Control
 from gateway.gathering import Gathering
-from gateway.logs import Log
+from gateway.machine import Machine
 from gateway.notify import Notifier
 from gateway.status import ledger, metrics_text, status
 
@@ -25,24 +23,25 @@ IDLE_S = 1.0
 SWAP_S = 0.005                           # of a turn, for a rule that warms up
 WAITING_S = 0.005                        # the longest turn while rules wait for CPU
 SERVE_NS = 10_000_000                    # of a turn, for them
+AWAY_NS = 5 * 10**9                      # so long nothing was taken in and no time went on: the gateway was off, asleep, or held back by its disk
 
 
 class Daemon:
-    """A gateway on a configuration. run() returns the process's exit status; `turn` is one round, for tests."""
+    """A gateway on a configuration. run() returns the process's exit status; `turn` is one round, for tests. machine: what it runs on."""
 
-    def __init__(self, config):
+    def __init__(self, config, machine=None):
         self.config = config
-        self.log = Log(config.gateway.log_format)
-        self.parts = Parts(config, self.log)
+        self._machine = machine = machine or Machine()
+        self.log = machine.log(config.gateway.log_format)
+        self.parts = Parts(config, self.log, machine)
         self.core = self.parts.core
         self.pipeline = self.core.pipeline
         self.pipeline.share = Share(config.gateway.rules_cpu)
-        self._granted_ns = time.monotonic_ns()
         self.reactor = self.parts.reactor
+        self._granted_s = self.started = self.reactor.monotonic()
         self.intake = self.parts.intake
         self.clock = self.parts.clock
         self.control = self.metrics = self.manager = self.letters = None
-        self.started = time.monotonic()
         self.blocked = ""                # why nothing is taken in
         self._gathering = Gathering(config.journal.durability.seconds)
         self._wait_s = IDLE_S            # until what has gathered is due
@@ -82,7 +81,7 @@ class Daemon:
         self._every(TICK_S, self._tick)
         self._every(self.config.gateway.checkpoint.seconds or TICK_S, self._want_checkpoint)
         if self.config.gateway.ledger:
-            self.core.account(self.clock.now_ns())
+            self.core.account(self._now_ns())
             self._every(self.config.gateway.ledger.seconds, self._account)
         if self._notifier.watchdog_s:
             self._every(self._notifier.watchdog_s, self._notifier.alive)
@@ -101,7 +100,7 @@ class Daemon:
         if self.manager is None:
             from gateway.manage import Manager
 
-            self.manager = Manager(self, disk=Disk())
+            self.manager = Manager(self, disk=self._machine.disk, wall=self._machine.wall_s, monotonic=self.reactor.monotonic)
         return self.manager
 
     def _letters(self, request):
@@ -171,7 +170,7 @@ class Daemon:
             return self._block(str(error))
 
     def _store(self):
-        self._stored += self.pipeline.store(self.intake, self.clock.now_ns(), self.clock.quality)
+        self._stored += self.pipeline.store(self.intake, self._now_ns(), self.clock.quality)
         self.intake.closed = True
         self._gathering.stored()
 
@@ -193,9 +192,9 @@ class Daemon:
 
     def _grant(self):
         """The rules may use a part of the time that went by."""
-        now_ns = time.monotonic_ns()
-        self.pipeline.share.grant(now_ns - self._granted_ns, self.pipeline.stages)
-        self._granted_ns = now_ns
+        now_s = self.reactor.monotonic()
+        self.pipeline.share.grant(int((now_s - self._granted_s) * 1e9), self.pipeline.stages)
+        self._granted_s = now_s
 
     def _serve(self):
         """Let rules go on that wait for CPU, if what they put out finds room."""
@@ -214,7 +213,7 @@ class Daemon:
         self.blocked = self.last_block = reason
         self._checkpoint_due = True      # it lets go of what no restart needs
         self.log.error("disk", reason)
-        time.sleep(RETRY_S)
+        self._machine.sleep(RETRY_S)
         return False
 
     def _forward(self):
@@ -247,13 +246,22 @@ class Daemon:
         if delta:
             self.log("clock", f"was set by {delta / 1e9:+.1f} s")
             self.pipeline.clock_set(delta)
-        self.pipeline.tick(self.clock.now_ns())
+        self.pipeline.tick(self._now_ns())
         self._forward()
+
+    def _now_ns(self):
+        """The receive clock. While the gateway was away no device could be heard: that time counts as a step of the clock, and as nobody's silence."""
+        now_ns = self.clock.now_ns()
+        away_ns = now_ns - self.pipeline.received_ns
+        if away_ns > AWAY_NS and self.pipeline.received_ns:
+            self.log("clock", f"nothing was looked at for {away_ns / 1e9:.1f} s: no device is silent for that")
+            self.pipeline.clock_set(away_ns, away=True)
+        return now_ns
 
     def _account(self):
         """Say what became of the events since the last time."""
         if not (self.blocked or self.core.unsettled or self.pipeline.blocked):
-            self.core.account(self.clock.now_ns())
+            self.core.account(self._now_ns())
             self._forward()
 
     def _want_checkpoint(self):
