@@ -35,14 +35,14 @@ docs: $(VENV)/built  ## the generated pages
 	$(BIN)/python -m gateway.reference docs
 	$(BIN)/python -m rulec.sql.reference docs
 
-wheels: $(VENV)/built  ## dist/: sdist and manylinux wheels for aarch64 and x86-64, for each Python of $(PYTHONS)
+wheels: $(VENV)/installed  ## dist/: sdist and manylinux wheels for aarch64 and x86-64, for each Python of $(PYTHONS)
 	$(BIN)/python release/wheels.py $(PYTHONS:%=--python %)
 
-deb: wheels  ## dist/: Debian packages for arm64 and amd64, with all that they need but Python
+deb: wheels $(VENV)/built  ## dist/: Debian packages for arm64 and amd64, with all that they need but Python
 	sh scripts/prerequisites --packages
 	$(BIN)/python release/package.py dist/tidegate-$(VERSION)-*.whl
 
-test-arm64:  ## as root: the arm64 package of `make deb` installed and at work under emulation (5 to 10 minutes)
+test-arm64: $(VENV)/built  ## as root: the arm64 package of `make deb` installed and at work under emulation (5 to 10 minutes)
 	sh scripts/prerequisites --arm64
 	$(BIN)/python release/arm64.py dist/tidegate_$(VERSION)_arm64.deb
 

@@ -70,13 +70,19 @@ def run(command, cwd=None, environment=None) -> str:
     return done.stdout
 
 
+def interpreter(name) -> str:
+    """The absolute path of a Python."""
+    found = shutil.which(name)
+    return str(Path(found).absolute()) if found else sys.exit(f"there is no {name} here")
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, default=ROOT / "dist")
     parser.add_argument("--machine", action="append", choices=MACHINES)
     parser.add_argument("--python", action="append", help="an interpreter with its headers; more than one may be given (this one)")
     arguments = parser.parse_args()
-    for wheel in build(arguments.out, arguments.machine or MACHINES, [shutil.which(p) or sys.exit(f"no {p} here") for p in arguments.python or [sys.executable]]):
+    for wheel in build(arguments.out, arguments.machine or MACHINES, [interpreter(name) for name in arguments.python or [sys.executable]]):
         print(f"{wheel.name}: {inspection.summary(wheel)}")
 
 

@@ -224,6 +224,11 @@ def test_what_is_bundled_can_be_imported(installed):
     assert "demo" in installed.call("firmware-sim", "scenarios")
 
 
+def test_the_api_lets_in_whom_the_gateways_user_names(installed):
+    assert installed.call("tidegate", "api", "--new-token", "ann", user="tidegate:tidegate").startswith("tg_")
+    assert "token:ann read" in (installed.root / "var/lib/tidegate/api.access").read_text()
+
+
 def test_an_upgrade_while_devices_send_loses_nothing_and_keeps_the_configuration(installed, again):
     path = installed.root / "etc/tidegate/tidegate.toml"
     path.write_text(STREAM)
@@ -249,6 +254,7 @@ def test_a_downgrade_that_cannot_read_the_data_refuses_before_it_touches_it(inst
     assert "written by a newer version (checkpoint of format 2, this version reads up to 1)" in installed.dpkg("-i", old, status=1)
     assert installed.call("dpkg-query", "-W", "-f", "${Version} ${db:Status-Status}", "tidegate") == "0.3 installed"
     assert installed.call("sh", "-c", "find /var/lib/tidegate /opt/tidegate/lib -type f ! -name '*.pyc' -exec md5sum {} + | sort") == before
+    assert (installed.root / "opt/tidegate/lib/site-packages/gateway/__pycache__").is_dir()       # as fast a start as before
     installed.stop(installed.start())
     installed.dpkg("-i", again("0.1"))           # one that can read it goes in
     installed.stop(installed.start())
