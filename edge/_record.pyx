@@ -28,7 +28,7 @@ cdef class Record:
         """Decrypt a sealed payload in its place; False when it is not what was sealed. Raises DiskError when there is no key."""
         if self.flags & 4:
             if cipher is None:
-                raise DiskError("records are encrypted: name the configuration, whose gateway.encryption_key_file tells the key")
+                raise DiskError("records are encrypted: name the configuration (-c, not --data), whose gateway.encryption_key_file tells the key")
             self.payload = cipher.show(self)
             self.flags &= ~4
         return self.payload is not None

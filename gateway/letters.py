@@ -70,6 +70,8 @@ class Letters:
             if "rule" in content:
                 return None, (f"it is a batch of rule {content['rule']}: push the mended rule with --policy replay and a --horizon that begins before it; "
                               "it then gets these rows in their place")
+            if "withheld" in content:
+                return None, "its payload was not kept: fields of its stream have a mask"
             topic, payload = content["topic"].encode(), content["payload"]
         except (ValueError, KeyError, TypeError, AttributeError):
             return None, "it cannot be decoded"

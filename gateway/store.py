@@ -2,10 +2,11 @@
 
 import json
 import os
+from functools import cached_property
 
 import msgpack
 
-from edge.cipher import MARK, cipher_of
+from edge.cipher import cipher_of
 from edge.codec import decode_columns, json_rows
 from edge.disk import Disk
 from edge.errors import ConfigError, DiskError
@@ -29,17 +30,19 @@ def add_place(parser):
 class Store:
     """A data directory. schemas: number -> Schema, from identity.json and from the SCHEMA records met so far."""
 
-    def __init__(self, arguments):
-        """arguments: what add_place() gave. Raises ConfigError when there is no such directory."""
-        loaded = None if arguments.data else config.load(arguments.config)
-        self.directory = arguments.data or loaded.gateway.data
+    def __init__(self, arguments, settings=None):
+        """arguments: what add_place() gave; settings: the configuration, if it is loaded already. Raises ConfigError when there is no such directory."""
+        self._settings = config.load(arguments.config) if settings is None and not arguments.data else settings
+        self.directory = arguments.data or self._settings.gateway.data
         if not os.path.isdir(self.directory):
             raise ConfigError(f"{self.directory}: there is no data directory; name it with --data, or the configuration with -c")
         self._disk = Disk()
-        if arguments.data and os.path.exists(os.path.join(self.directory, MARK)):
-            raise ConfigError(f"{self.directory} is encrypted: name the configuration with -c instead of --data, for the key")
-        self.cipher = cipher_of(self._disk, self.directory, encryption_key(loaded)) if loaded else None
         self.schemas = schemas_of(self._disk, self.directory)
+
+    @cached_property
+    def cipher(self):
+        """Of encrypted logs; None without a configuration: then their headers can be read, and no more. Raises ConfigError for a key that is not theirs."""
+        return cipher_of(self._disk, self.directory, encryption_key(self._settings)) if self._settings else None
 
     def names(self) -> list[str]:
         """The logs that are there: "journal", "outbox/LANE", "dead", "checkpoints"."""

@@ -74,7 +74,7 @@ def _of_directory(directory, settings):
     yield "file system", lambda: storage.mounted(storage.mount_of(directory))
     yield "disk space", lambda: storage.space(shutil.disk_usage(directory).free, storage.bytes_below(directory), sum(quotas.values()) or None)
     yield "write latency", lambda: storage.syncs(directory)
-    store = Store(SimpleNamespace(data=directory))
+    store = Store(SimpleNamespace(data=directory), settings)
     yield "logs", lambda: gateway.directory(store)
     yield "dead letters", lambda: gateway.letters(_waiting(store))
     try:

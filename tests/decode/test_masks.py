@@ -17,6 +17,7 @@ from edge.errors import ConfigError
 from gateway import config, keys
 from gateway.commands import buffer, dead_letters
 from gateway.daemon import Daemon
+from gateway.letters import Letters
 
 KEY = bytes(range(32))
 
@@ -127,6 +128,7 @@ streams = ["people"]
     for i in range(50):
         daemon.intake.add(b"people/Wanda-Marchetti", json.dumps({"card": f"4711-SECRETCARD-{i}", "pin": f"SECRETPIN{i}", "temp": i if i % 2 else "SECRETTEMP"}).encode())
     daemon.turn(0)
+    assert "mask" in Letters(daemon).handle({"do": "retry", "numbers": [1], "who": "local:0"})["refused"][0][1]
     daemon.close()
     everything = b"".join(path.read_bytes() for path in (tmp_path / "data").rglob("*") if path.is_file())
     for log in ("journal", "outbox/all", "dead"):

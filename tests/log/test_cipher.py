@@ -8,13 +8,14 @@ import log_oracle
 import pytest
 from log_oracle import DIRECTORY, Oracle, open_log, read_all
 from memory_disk import FaultyDisk, MemoryDisk, PowerCut
-from test_io_errors import scenario as faulty_scenario
 
 from edge._crc32c import crc32c
 from edge._record import HEADER_BYTES
 from edge.cipher import MARK, Cipher, cipher_of
 from edge.errors import ConfigError, DiskError
 from edge.log import Log
+from edge.mending import Mending
+from edge.reading import LogReader
 from gateway import config
 from gateway.commands import buffer
 from gateway.daemon import Daemon
@@ -78,6 +79,29 @@ def test_power_cuts_lose_nothing_acknowledged_and_use_no_nonce_twice(sealed, sur
     assert len(set(positions)) < len(positions), "positions were written twice in one run: the test tests something"
 
 
+def insist(call, *arguments):
+    """As a caller does: again, when the disk refused."""
+    for _ in range(3):
+        try:
+            return call(*arguments)
+        except DiskError as error:
+            last = error
+    raise last
+
+
+def faulty_scenario(disk, oracle):
+    log = insist(open_log, disk)
+    for i in range(14):
+        insist(oracle.append, log, b"record %d " % i * 6)
+        if i % 3:
+            insist(oracle.sync, log)
+    insist(oracle.truncate, log, log.head - 3)
+    for i in range(3):
+        insist(oracle.append, log, b"more %d " % i * 6)
+    insist(oracle.sync, log)
+    insist(oracle.check, log)
+
+
 @pytest.mark.parametrize("fault", [5, 28, "short", FaultyDisk.LIE], ids=str)
 def test_a_disk_that_fails_uses_no_nonce_twice(sealed, fault):
     n = 0
@@ -117,6 +141,25 @@ def test_a_payload_that_was_exchanged_or_changed_counts_as_damage():
     log.close()
     with pytest.raises(DiskError, match="encryption_key_file"):
         read_all(Log(disk, DIRECTORY, quota_bytes_max=1 << 20))
+
+
+def test_mending_keeps_what_is_sealed_sealed_and_readable():
+    disk, made = MemoryDisk(), Cipher(KEY, os.urandom)
+    log = Log(disk, DIRECTORY, quota_bytes_max=1 << 20, cipher=made)
+    for i in range(9):
+        log.append(2, 3, i, 1, b"payload %d" % i)
+    log.sync()
+    log.close()
+    path = next(p for p in disk.files if p.endswith(".seg"))
+    disk.files[path].data[400] ^= 1
+    with pytest.raises(DiskError, match="encrypted"):
+        Mending(disk, DIRECTORY)
+    mending = Mending(disk, DIRECTORY, cipher=made)
+    assert mending.actions
+    mending.apply()
+    assert not Mending(disk, DIRECTORY, cipher=made).actions
+    assert [r.payload for r in LogReader(disk, DIRECTORY, made).all()] == [b"payload %d" % i for i in range(9) if i != 4]
+    assert all(node.data[8:10] == b"\2\0" for name, node in disk.files.items() if name.endswith(".seg") and "quarantine" not in name)
 
 
 TEXT = """
