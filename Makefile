@@ -3,9 +3,11 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
+PYTHONS = $(BIN)/python
+VERSION = $(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
 SOURCES = pyproject.toml $(wildcard edge/*.pyx edge/*.pxd gateway/*.pyx gateway/*.pxd firmware-sim/firmware_sim/*.pyx firmware-sim/firmware_sim/*.pxd)
 
-.PHONY: demo test check bench soak docs build clean help
+.PHONY: demo test check bench soak docs build wheels deb test-arm64 clean help
 .DEFAULT_GOAL := help
 
 help:    ## this list
@@ -32,6 +34,17 @@ soak: $(VENV)/built  ## every promise in full (hours; goes on where it stopped),
 docs: $(VENV)/built  ## the generated pages
 	$(BIN)/python -m gateway.reference docs
 	$(BIN)/python -m rulec.sql.reference docs
+
+wheels: $(VENV)/installed  ## dist/: sdist and manylinux wheels for aarch64 and x86-64, for each Python of $(PYTHONS)
+	$(BIN)/python release/wheels.py $(PYTHONS:%=--python %)
+
+deb: wheels $(VENV)/built  ## dist/: Debian packages for arm64 and amd64, with all that they need but Python
+	sh scripts/prerequisites --packages
+	$(BIN)/python release/package.py dist/tidegate-$(VERSION)-*.whl
+
+test-arm64: $(VENV)/built  ## as root: the arm64 package of `make deb` installed and at work under emulation (5 to 10 minutes)
+	sh scripts/prerequisites --arm64
+	$(BIN)/python release/arm64.py dist/tidegate_$(VERSION)_arm64.deb
 
 build:   ## compile the extensions in place, with $(PYTHON)
 	$(PYTHON) -W ignore -c "import setuptools; setuptools.setup()" -q build_ext --inplace

@@ -334,6 +334,20 @@ cdef class Batch:
             else:
                 self.set_i64(i, r, value)
 
+    @property
+    def plain(self):
+        """Whether each dictionary holds the strings of valid rows alone, in order of first appearance: as after a way through the journal."""
+        cdef uint32_t i, r, seen
+        cdef Column *c
+        for i in range(self.width):
+            c, seen = &self.columns[i], 0
+            for r in range(self.n if c.kind == STR else 0):
+                if not is_null(c, r) and (<uint32_t *>c.values)[r] >= seen:
+                    seen = seen + 1 if (<uint32_t *>c.values)[r] == seen else c.dict_n + 1
+            if c.kind == STR and seen != c.dict_n:
+                return False
+        return True
+
     def extend(self, Batch other, uint32_t start=0, stop=None):
         """Append rows of another batch of the same columns."""
         cdef uint32_t end = other.n if stop is None else min(<uint32_t>stop, other.n)

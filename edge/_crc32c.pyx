@@ -35,7 +35,11 @@ cdef extern from *:
     }
 
     #if defined(__x86_64__) && defined(__GNUC__)
+    #ifdef __clang__               /* for which the instruction is a feature of its own */
+    #define WITH_CRC __attribute__((target("sse4.2,crc32")))
+    #else
     #define WITH_CRC __attribute__((target("sse4.2")))
+    #endif
     static inline WITH_CRC uint32_t step8(uint32_t c, uint64_t w) { return (uint32_t)__builtin_ia32_crc32di(c, w); }
     static inline WITH_CRC uint32_t step1(uint32_t c, uint8_t b) { return __builtin_ia32_crc32qi(c, b); }
     static int processor_has_crc(void) { __builtin_cpu_init(); return __builtin_cpu_supports("sse4.2") != 0; }

@@ -38,6 +38,7 @@ cdef class Intake:
     cdef RawEvent *events
     cdef uint32_t n
     cdef uint32_t events_max
+    cdef readonly uint32_t owed  # events to be acknowledged: QoS 1 and 2
     cdef uint8_t *arena
     cdef uint32_t used
     cdef uint32_t bytes_max

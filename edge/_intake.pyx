@@ -126,12 +126,12 @@ cdef class Intake:
         memcpy(self.arena + self.used, payload, size)
         self.used += size
         self.n += 1
+        self.owed += (flags & QOS_MASK) != 0
         return True
 
     cpdef void clear(self):
         """Forget the events, keep the memory."""
-        self.n = 0
-        self.used = 0
+        self.n = self.used = self.owed = 0
 
     def add(self, bytes topic, bytes payload, uint16_t packet_id=0, uint8_t flags=0):
         """Put an event from Python. False when there is no room; then clear and try again."""
@@ -140,6 +140,11 @@ cdef class Intake:
 
     def __len__(self):
         return self.n
+
+    @property
+    def half_full(self):
+        """Time to empty it, before it holds its readers back."""
+        return 2 * self.n >= self.events_max or 2 * self.used >= self.bytes_max
 
     @property
     def size_bytes(self):

@@ -145,6 +145,8 @@ class Contract:
             if name is not None and kinds.get(name) not in allowed:
                 found = f"is {kinds[name]}" if name in kinds else "is not a field"
                 raise ConfigError(f"{where}: {role} {name!r} {found}; name a field of type {' or '.join(allowed)}")
+        if self.id is not None and self.sequence is not None:
+            raise ConfigError(f"{where}: id and sequence both tell what was sent again; keep one")
         for field in self.fields:
             if field.mask == "drop" and field.name in (self.key, self.time):
                 raise ConfigError(f"{where}: {field.name} is the {'key' if field.name == self.key else 'time'} and cannot be dropped; hash a key instead")

@@ -36,4 +36,8 @@ class UpstreamError(TidegateError):
 
 
 class DiskError(TidegateError):
-    """The disk refused, or returned other bytes than were written."""
+    """The disk refused, or returned other bytes than were written. number: the system's errno, 0 where it had none."""
+
+    def __init__(self, message, number=0):
+        super().__init__(message)
+        self.number = number

@@ -90,6 +90,8 @@ def retry(pipeline, letters, received_ns, clock, who):
         raise
     for (stream, batch, payload), intent in zip(stored, intents):
         pipeline.journal.append(BATCH, stream.number, batch.first_sequence, len(batch), payload)
+        if stream.repeats is not None:
+            stream.repeats.note(batch)       # as a replay does
         pipeline.changes += 1
         stream.waiting += len(batch)
         stream.arrived += len(batch)

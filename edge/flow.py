@@ -11,35 +11,36 @@ from edge._watermark import FORGOTTEN
 from edge.codec import decode_columns, encode_columns
 from edge.deferral import Deferral
 from edge.errors import RuleError
-from edge.records import BATCH, CLOCK, GAP, SKIP, TICK
+from edge.records import BATCH, CLOCK, GAP, REPEAT, SKIP, TICK
 
 TRAP, SHARE = "trap", "share"
 JUMP = 1 << 30                       # of sequences, where what comes may not be what was sent; fits a record's count
 
 
 class Flow(Deferral):
-    """inputs: Streams; stages in an order in which every stage comes after those that feed it."""
+    """inputs: Streams; stages in an order in which every stage comes after those that feed it; own: Streams of what the gateway itself says."""
 
-    def __init__(self, inputs, stages):
+    def __init__(self, inputs, stages, own=()):
         super().__init__()
         self.inputs = inputs
+        self.own = list(own)
         self.received_ns = 0         # of the last event or tick
         self.changes = 0             # batches and effects so far: unchanged, there is nothing new to checkpoint
         self._skips = {}             # (rule's name, its identity, call) -> TRAP or SHARE: why it was not made, or not to the end
         self._replaying = False
-        self._inputs_by_name = {stream.name: stream for stream in inputs}
+        self._inputs_by_name = {stream.name: stream for stream in (*inputs, *own)}
         self.lay_out(stages)
 
     def lay_out(self, stages):
         """Let these stages be at work, and no others."""
         self.stages = stages
-        self._streams = [*self.inputs, *(s for stage in stages for s in stage.made)]
+        self._streams = [*self.inputs, *(s for stage in stages for s in stage.made), *self.own]
         for stream in self._streams:
             stream.stages = [stage for stage in stages if stage.input is stream]
 
     @property
     def streams(self):
-        """Input streams, then those that each stage makes."""
+        """Input streams, then those that each stage makes, then the gateway's own."""
         return self._streams
 
     def _flow(self, stream, batch, payload=None):
@@ -146,16 +147,21 @@ class Flow(Deferral):
                 self.received_ns = max(self.received_ns, record.first)
                 self._tick(record.first)
             elif record.kind == CLOCK:
-                delta_ns = msgpack.unpackb(record.payload)[0]
-                self.received_ns += delta_ns
-                self._shift(delta_ns)
-            elif record.kind == BATCH and record.stream in schemas:
+                self._clock_set(*msgpack.unpackb(record.payload))
+            elif record.kind in (BATCH, REPEAT) and record.stream in schemas:
                 stream = self._inputs_by_name.get(schemas[record.stream].stream)
-                if stream is not None:
+                if stream is not None and record.kind == BATCH:
                     return self._replay_batch(stream, decode_columns(record.payload, schemas[record.stream]))
+                if stream is not None:
+                    stream.arrived += record.first
+                    stream.repeated += record.first
             return 0
         finally:
             self._replaying = False
+
+    def _clock_set(self, delta_ns, away=False):
+        self.received_ns += delta_ns if self.received_ns else 0
+        self._shift(delta_ns)
 
     def _replay_batch(self, stream, batch):
         missing = max(0, batch.first_sequence - stream.next_sequence)
@@ -169,6 +175,8 @@ class Flow(Deferral):
             clock = batch.clock
             batch = Batch.from_rows(stream.schema, conform(batch, stream.schema), first_sequence=batch.first_sequence, received_ns=batch.received_ns)
             batch.clock = clock
+        if stream.repeats is not None:
+            stream.repeats.note(batch)
         self._flow(stream, batch)
         return missing
 

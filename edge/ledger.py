@@ -29,7 +29,8 @@ def accounts(pipeline, lanes=None) -> list[Account]:
     in an outbox counts as pending."""
     rows = []
     for stream in pipeline.inputs:
-        rows.append(Account("stream", stream.name, stream.arrived, {"stored": stream.next_sequence - stream.since, "dead_lettered": stream.rejected}))
+        rows.append(Account("stream", stream.name, stream.arrived, {"stored": stream.next_sequence - stream.since, "dead_lettered": stream.rejected}
+                            | ({"duplicates": stream.repeated} if stream.repeated else {})))
     if pipeline.unrouted:
         rows.append(Account("stream", "(no stream)", pipeline.unrouted, {"dead_lettered": pipeline.unrouted}))
     for stage in pipeline.stages:
@@ -41,6 +42,6 @@ def accounts(pipeline, lanes=None) -> list[Account]:
 
 
 def check(rows) -> list[str]:
-    """One line for each account that does not balance."""
+    """One line for each account that does not balance, or balances by a number below 0."""
     return [f"{a.kind} {a.name}: {a.into} in, {sum(a.out.values())} accounted for ({', '.join(f'{k} {v}' for k, v in a.out.items())}), difference {a.difference}"
-            for a in rows if a.difference]
+            for a in rows if a.difference or min(a.out.values(), default=0) < 0]

@@ -21,9 +21,10 @@ from edge.cipher import OVERHEAD
 from edge.errors import DiskError
 from edge.opening import Opening, write_index
 from edge.reader import Reader
-from edge.segment import CONTINUES, MENDED, SEALED_RECORDS, SEGMENT_HEADER, SKIPS, Segment
+from edge.segment import CONTINUES, MENDED, SEALED_RECORDS, SEGMENT_HEADER, SKIPS, Segment, merged
 
 UNSYNCED_BYTES_MAX = 1 << 20         # in RAM; append() syncs by itself beyond that
+BLOCK = 4096                         # of a file system: the least that it writes
 NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 
 
@@ -72,6 +73,7 @@ class Log:
         self._continues = False          # the next file goes on with the segment before
         self._floor = 0
         self._evicting = False
+        self.written_bytes = self.syncs = 0      # of this process: whole BLOCKs that a sync writes
         self._litter = []                # files of truncations that failed: to go before anything else is written, as they void records
         self.evicts_before = 0           # on_evict was told of the events before this position: they go, or are gone
         self._new = None                 # the active segment while no record of it is durable: not in _segments
@@ -110,8 +112,8 @@ class Log:
             self.roll()
         elif self._unsynced and self._unsynced_bytes + size > UNSYNCED_BYTES_MAX:
             self.sync()
-        if self._disk_bytes + self._unsynced_bytes + size > self.quota_bytes_max:
-            self._evict(size)
+        while self.size_bytes + size > self.quota_bytes_max and self.give_way():
+            pass
         if self._fresh:
             self._begin()
         self._hold(kind, 0 if self._unsynced else FOLLOWS_DURABLE, stream, first, count, payload)
@@ -182,6 +184,8 @@ class Log:
         self._new = None
 
     def _write_all(self, data, offset):
+        self.written_bytes += BLOCK * (-(-(offset + len(data)) // BLOCK) - offset // BLOCK)
+        self.syncs += 1
         while True:
             try:
                 written = self.disk.pwrite(self._fd, data, offset)
@@ -300,6 +304,8 @@ class Log:
     def drop_before(self, position: int):
         """Records before a position are of no more use: remove the segments that hold no others. Raises DiskError."""
         self._floor = max(self._floor, position)
+        if position >= self.head and self.full:          # what fills it is of no use: segments that go on with each other, to the last
+            self._cut(self.head)
         while (chain := self._oldest()) and self._segments[chain - 1].end <= position:
             for _ in range(chain):
                 self._remove_oldest()
@@ -307,8 +313,10 @@ class Log:
     def truncate(self, position: int):
         """Forget records from a position on; the next one appended gets it. A position beyond `head` is skipped to. Atomic, and durable
         when it returns. Raises DiskError; then nothing has changed."""
-        if position == self.head:
-            return
+        if position != self.head:
+            self._cut(position)
+
+    def _cut(self, position):
         self.roll()
         self._salt = self._new_salt()
         try:
@@ -344,26 +352,27 @@ class Log:
         n = self._oldest()
         return n if n and (self.keep_from is None or self._segments[n - 1].end <= self.keep_from) else 0
 
-    def _evict(self, size):
-        """Report what is in the oldest segments and remove them, until `size` more bytes fit, as far as allowed."""
-        if self._evicting:
-            return
+    def give_way(self) -> bool:
+        """Report what is in the oldest segment and remove it. False when none may go. Raises DiskError."""
+        n = 0 if self._evicting else self._evictable()
+        if n == 0:
+            return False
         self._evicting = True
         try:
             if self.needed_from is not None:
                 self._floor = max(self._floor, self.needed_from())
-            while self.size_bytes + size > self.quota_bytes_max and (n := self._evictable()):
-                for segment in self._segments[:n]:
-                    if segment.end > self.evicts_before:
-                        events, self.evicts_before = self._events(segment), segment.end
-                        for event in events if self._on_evict else ():
-                            self._on_evict(*event)
-                with suppress(DiskError):
-                    self.sync()          # what on_evict appended is durable before the events are gone
-                for _ in range(n):
-                    self._remove_oldest()
+            for segment in self._segments[:n]:
+                if segment.end > self.evicts_before:
+                    events, self.evicts_before = self._events(segment), segment.end
+                    for event in events if self._on_evict else ():
+                        self._on_evict(*event)
+            with suppress(DiskError):
+                self.sync()              # what on_evict appended is durable before the events are gone
+            for _ in range(n):
+                self._remove_oldest()
         finally:
             self._evicting = False
+        return True
 
     def _events(self, segment):
         """(kind, stream, first, count) of a segment's events that are still of use."""
@@ -375,13 +384,7 @@ class Log:
             except OSError as error:
                 raise self._error("read", error) from error
             segment = rest
-        merged = []
-        for kind, stream, first, end in sorted(segment.ranges):
-            if merged and merged[-1][:2] == [kind, stream] and merged[-1][3] == first:
-                merged[-1][3] = end
-            else:
-                merged.append([kind, stream, first, end])
-        return [(kind, stream, first, end - first) for kind, stream, first, end in merged]
+        return [(kind, stream, first, end - first) for kind, stream, first, end in merged(segment.ranges)]
 
     def _remove_oldest(self):
         segment = self._segments[0]
@@ -414,4 +417,4 @@ class Log:
         advice = "make room or raise the quota of the file system" if error.errno in NO_SPACE else "check the disk (dmesg) and the permissions"
         where = f"{self.directory}/{self._segments[-1].name}.seg" if getattr(self, "_segments", None) else self.directory
         at = f" at offset {self._segments[-1].size}" if getattr(self, "_segments", None) else ""
-        return DiskError(f"cannot {what} {where}{at}: {error.strerror or error}: {advice}")
+        return DiskError(f"cannot {what} {where}{at}: {error.strerror or error}: {advice}", error.errno)

@@ -15,6 +15,7 @@ from edge.records import BATCH, GAP
 from edge.writer import Writer
 
 READ_BYTES = 1 << 20
+STEPS_MAX = 32                       # of the clock that are kept; beyond, the two oldest count as one
 GATHER_ROWS = 4096                   # of all streams
 GATHER_BYTES = 128 << 10             # encoded, as they came
 SMALL_ROWS = 256                     # a batch of more is written as it is
@@ -22,13 +23,15 @@ BLUR_NS = 10**9                      # rows without an event time of their own s
 
 
 class Outbox:
-    """One lane's results. `log` is its Log; `streams` the streams that feed it; full: "evict-oldest" or "backpressure"."""
+    """One lane's results. `log` is its Log; `streams` the streams that feed it; evict: its oldest rows may go;
+    make_room(outbox, payload) is called before each record, where it shares its room with others."""
 
-    def __init__(self, name, log, *, evict):
+    def __init__(self, name, log, *, evict, make_room=None):
         self.name = name
         self.log = log
         self.writer = Writer(log)
         self.evict = evict
+        self._make_room = make_room
         self.gathers = lambda: False     # whether nobody reads: what is appended may wait for company
         self._gathered = {}          # stream number -> Batch of rows that are not in the log yet
         self._rows = self._bytes = 0     # in _gathered
@@ -36,6 +39,7 @@ class Outbox:
         self.appended = {}           # stream number -> rows appended
         self.evicted = {}            # stream number -> rows evicted before they were acknowledged
         self.names = {}              # stream number -> name
+        self._steps = []             # [position, delta_ns]: what stands before it was stored before the clock was set by so much
 
     def append(self, stream, batch, payload):
         """A batch's rows, already encoded."""
@@ -51,8 +55,13 @@ class Outbox:
     def put(self, number, name, first, count, payload):
         """Rows of the stream `name` under this number, from sequence `first` on."""
         self.write()
-        self.writer.append(BATCH, number, first, count, payload)
+        self._append(number, first, count, payload)
         self._count(number, name, count)
+
+    def _append(self, number, first, count, payload):
+        if self._make_room is not None and not self.writer.waiting:
+            self._make_room(self, payload)
+        self.writer.append(BATCH, number, first, count, payload)
 
     def _count(self, number, name, count):
         self.names[number] = name
@@ -77,7 +86,7 @@ class Outbox:
         """Put into the log what has gathered; before the log's head is taken for where the rows end."""
         gathered, self._gathered, self._rows, self._bytes = self._gathered, {}, 0, 0
         for number, batch in gathered.items():
-            self.writer.append(BATCH, number, batch.first_sequence, len(batch), encode_columns(batch))
+            self._append(number, batch.first_sequence, len(batch), encode_columns(batch))
 
     def adopt(self, name, record):
         """Account for a record of the stream `name` that was found without a checkpoint."""
@@ -104,6 +113,18 @@ class Outbox:
             if count > 0:
                 self.log.drop_before(min(head, msgpack.unpackb(gap.payload)))
                 self.on_evict(BATCH, gap.stream, gap.first, count)
+
+    def clock_set(self, delta_ns):
+        """The receive clock was set; what comes from now on has its time by the new one."""
+        self.write()
+        self._steps.append([self.writer.head, delta_ns])
+        if len(self._steps) > STEPS_MAX:
+            (_, first), (at, second) = self._steps[:2]
+            self._steps[:2] = [[at, first + second]]
+
+    def set_since(self, position) -> int:
+        """By how many nanoseconds the receive clock was set since the record of this position was stored."""
+        return sum(delta_ns for at, delta_ns in self._steps if position < at)
 
     def take_fresh(self) -> int:
         """Rows appended since the last call."""
@@ -137,10 +158,11 @@ class Outbox:
         return {n for n, rows in self.appended.items() if rows > acknowledged.get(n, 0) + dead.get(n, 0)}
 
     def state(self) -> dict:
-        return {"head": self.log.head, "appended": self.appended, "evicted": self.evicted, "names": self.names}
+        return {"head": self.log.head, "appended": self.appended, "evicted": self.evicted, "names": self.names, "steps": [list(step) for step in self._steps]}
 
     def load(self, state):
         self.appended, self.evicted, self.names = dict(state["appended"]), dict(state["evicted"]), dict(state["names"])
+        self._steps = [list(step) for step in state.get("steps", [])]
 
 
 def _since(log, position):

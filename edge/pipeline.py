@@ -9,18 +9,18 @@ journal (batches, ticks, clock steps, skipped calls), so playing the journal aga
 import msgpack
 
 from edge._batch import Batch
-from edge.codec import encode_columns
+from edge.codec import decode_columns, encode_columns
 from edge.fates import conclude
 from edge.flow import SHARE, Flow
-from edge.records import BATCH, CLOCK, DEAD, SCHEMA, SKIP, TICK, letter
+from edge.records import BATCH, CLOCK, DEAD, REPEAT, SCHEMA, SKIP, TICK, letter
 from edge.writer import Writer
 
 
 class Pipeline(Flow):
     """inputs: Streams with a decoder each; stages in an order in which every stage comes after those that feed it."""
 
-    def __init__(self, *, epoch, router, decoders, inputs, stages, outboxes, journal, dead, on_trap=None):
-        super().__init__(inputs, stages)
+    def __init__(self, *, epoch, router, decoders, inputs, stages, outboxes, journal, dead, own=(), on_trap=None):
+        super().__init__(inputs, stages, own)
         self.epoch = epoch
         self.router = router
         self.outboxes = outboxes
@@ -40,7 +40,7 @@ class Pipeline(Flow):
     def store(self, intake, received_ns, clock=0):
         """Decode and journal a turn's raw events. Returns (stream, batch, payload) for run(), once sync() has made them durable.
 
-        What breaks its contract goes to the dead letters.
+        What breaks its contract goes to the dead letters; what a device sent again, by its contract's id or sequence, is counted and dropped.
         """
         stored = []
         self.received_ns = received_ns
@@ -51,14 +51,28 @@ class Pipeline(Flow):
             batch.received_ns, batch.clock = received_ns, clock
             stream.arrived += decoder.decode(intake, position, batch, rejected) + len(rejected)
             self._bury(stream, intake, rejected, received_ns, decoder.masked)
+            if stream.repeats is not None:
+                batch = self._sifted(stream, batch)
             if len(batch):
                 stream.number_rows(batch)
                 payload = encode_columns(batch)
+                if not batch.plain:          # an event that was rejected left a string behind: the order of keys is what a replay will see
+                    batch = decode_columns(payload, stream.schema)
                 self.journal.append(BATCH, stream.number, batch.first_sequence, len(batch), payload)
                 self.changes += 1
                 stream.waiting += len(batch)
                 stored.append((stream, batch, payload))
         return stored
+
+    def _sifted(self, stream, batch):
+        """The batch without what a device sent again. That it came is journaled: what is acknowledged is counted."""
+        fresh = stream.repeats.sift(batch)
+        repeats = len(batch) - len(fresh)
+        if repeats:
+            stream.repeated += repeats
+            self.changes += 1
+            self.journal.append(REPEAT, stream.number, repeats, 0, b"")
+        return fresh
 
     def sync(self):
         """Group commit: after it, all that store() took may be acknowledged. Raises DiskError; call again to try again."""
@@ -96,11 +110,26 @@ class Pipeline(Flow):
             self.journal.append(TICK, 0, received_ns, 0, b"")
         self.unsure |= self.changes != changes or bool(self.deferred)
 
-    def clock_set(self, delta_ns):
-        """The receive clock was stepped by delta_ns."""
-        self.journal.append(CLOCK, 0, 0, 0, msgpack.packb([delta_ns]))
-        self._shift(delta_ns)
+    def say(self, stream, batch):
+        """Rows of one of the gateway's own streams. Journaled, so that a replay says the same."""
+        stream.number_rows(batch)
+        stream.arrived += len(batch)
+        self.received_ns = batch.received_ns
+        payload = encode_columns(batch)
+        self.journal.append(BATCH, stream.number, batch.first_sequence, len(batch), payload)
+        self._flow(stream, batch, payload)
+        self.unsure = True
+
+    def clock_set(self, delta_ns, away=False):
+        """The receive clock was stepped by delta_ns. away: it went on by itself, but nobody looked; so that no device is silent for that time."""
+        self.journal.append(CLOCK, 0, 0, 0, msgpack.packb([delta_ns, away] if away else [delta_ns]))
+        self._clock_set(delta_ns, away)
         self.unsure |= bool(self.deferred)
+
+    def _clock_set(self, delta_ns, away=False):
+        super()._clock_set(delta_ns)
+        for outbox in () if away else self.outboxes:
+            outbox.clock_set(delta_ns)
 
     # --- what changes
 

@@ -19,8 +19,11 @@ from collections import OrderedDict
 
 import msgpack
 
+from edge.balance import Balance
+from edge.books import SCHEMA as LEDGER
 from edge.codec import BATCH, CONTEXT, GAP, ROW, decode_message
 from edge.errors import DiskError
+from edge.flow import JUMP
 from edge.intervals import Intervals
 
 INTERVALS_MAX = 4096
@@ -81,6 +84,7 @@ class Receiver:
         self._tracks = OrderedDict()
         self._scopes = OrderedDict()             # scope -> OrderedDict: context number -> (Context, payload)
         self.forgotten = 0
+        self._balance = Balance(self._lacks)
         if state is not None:
             self._restore(state)
 
@@ -96,7 +100,26 @@ class Receiver:
             self._take_rows(self._track(message), message, delivery)
         elif message.kind == GAP:
             self._take_gap(self._track(message), message, delivery)
+        if message.stream == LEDGER.stream:
+            self._read_ledger(delivery)
         return delivery
+
+    def check(self) -> list[dict]:
+        """Where what gateways say of themselves (`$ledger`) does not balance or has not come, with the interval: see Balance.problems. Empty: all is accounted for."""
+        return self._balance.problems()
+
+    def _read_ledger(self, delivery):
+        rows = delivery.batch.rows() if delivery.batch is not None and delivery.batch.schema.fields == LEDGER.fields else ()
+        numbers = (n for first, count in delivery.ranges for n in range(first, first + count))
+        self._balance.take(delivery.gateway, delivery.epoch, [(n, row) for n, row in zip(numbers, rows) if None not in row.values()])
+
+    def _lacks(self, gateway, stream, epoch, first, stop):
+        track = self._tracks.get((gateway, stream, epoch))
+        if track is None:
+            return stop - first, 0
+        unseen = track.seen.lacks(first, stop)
+        lacking = sum(d - c for a, b in unseen for c, d in track.announced.lacks(a, b))
+        return lacking, (sum(b - a for a, b in unseen) - lacking) % JUMP     # numbers left out are no rows
 
     def _track(self, message):
         name = (message.gateway, message.stream, message.epoch)
@@ -159,7 +182,7 @@ class Receiver:
             [*name, list(t.seen), list(t.announced), t.received, t.duplicates, t.seen.filled] for name, t in self._tracks.items()
         ]
         scopes = [[scope, [payload for _, payload in held.values()]] for scope, held in self._scopes.items()]
-        body = msgpack.packb([STATE_VERSION, tracks, scopes, self.forgotten])
+        body = msgpack.packb([STATE_VERSION, tracks, scopes, self.forgotten, self._balance.state()])
         return zlib.crc32(body).to_bytes(4, "big") + body
 
     @classmethod
@@ -173,7 +196,8 @@ class Receiver:
         version, *rest = msgpack.unpackb(state[4:])
         if version != STATE_VERSION:
             raise DiskError(f"a receiver's state has version {version}; this one reads {STATE_VERSION}")
-        tracks, scopes, self.forgotten = rest
+        tracks, scopes, self.forgotten, *balance = rest
+        self._balance = Balance(self._lacks, *balance)
         for gateway, stream, epoch, seen, announced, received, duplicates, filled in tracks:
             self._tracks[gateway, stream, epoch] = _Track(seen, announced, received, duplicates, filled)
         for scope, payloads in scopes:

@@ -5,9 +5,10 @@ SCHEMA any       number, 0, 0                 MessagePack of Schema.to_dict(): w
 BATCH  journal,  number, first sequence, rows columns (docs/format/batch.md)
        outbox
 TICK   journal   0, received_ns, 0            empty: the receive clock stood at received_ns
-CLOCK  journal   0, 0, 0                      MessagePack [delta_ns]: the receive clock was set
+CLOCK  journal   0, 0, 0                      MessagePack [delta_ns]: the receive clock was set; with a second element true: it went on while nobody looked
 SKIP   journal   0, call, 0                   MessagePack [rule name, its identity]: this call trapped, replay skips it; with a third element "share":
                                               it found no CPU and no room to wait
+REPEAT journal   number, n, 0               empty: n events came that the stream had taken before
 DEAD   dead      number, journal position, n  MessagePack of the dead letter: see letter()
 FATE   dead      0, 0, 0                      MessagePack of what became of letters before it: see edge/fates.py
 GAP    outbox    number, first sequence, n    these rows never come: evicted (MessagePack: they stood before this position), or numbers left out (empty)
@@ -15,7 +16,7 @@ GAP    outbox    number, first sequence, n    these rows never come: evicted (Me
 
 import msgpack
 
-SCHEMA, BATCH, TICK, CLOCK, SKIP, DEAD, GAP, FATE = 1, 2, 3, 4, 5, 6, 7, 8
+SCHEMA, BATCH, TICK, CLOCK, SKIP, DEAD, GAP, FATE, REPEAT = 1, 2, 3, 4, 5, 6, 7, 8, 9
 
 LETTER_BYTES_MAX = 64 << 10          # of a dead event's payload; what is longer is cut, and its size kept
 

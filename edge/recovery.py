@@ -63,6 +63,9 @@ def capture(pipeline, lanes, running=None):
         **(running or {}),
     }
     images = {f"watermarks/{s.name}": s.watermarks.dump() for s in pipeline.streams if s.stages}
+    for stream in pipeline.inputs:
+        if stream.repeats is not None:
+            images[f"repeats/{stream.name}"], images[f"ids/{stream.name}"] = stream.repeats.dump()
     for stage in pipeline.stages:
         memory, mutable = stage.rule.image()
         images[f"memory/{stage.name}"] = memory
@@ -148,6 +151,8 @@ def _load(pipeline, meta, images, recovered):
             stream.load(meta["streams"][stream.name])
         if stream.stages and f"watermarks/{stream.name}" in images and keys.get(stream.name) == stream.schema.key:
             stream.watermarks.load(bytes(images[f"watermarks/{stream.name}"]))
+        if stream.repeats is not None and f"repeats/{stream.name}" in images:
+            stream.repeats.load(bytes(images[f"repeats/{stream.name}"]), images[f"ids/{stream.name}"])
     for stage in pipeline.stages:
         state = meta["stages"].get(stage.name)
         memory = images.get(f"memory/{stage.name}")
@@ -223,7 +228,7 @@ def _without_checkpoint(pipeline, recovered):
             by_name[name].next_sequence = end
         else:                            # of a rule that is not here, and may come back
             pipeline.absent["streams"][name] = {"next": end, "since": end, "arrived": 0, "rejected": 0, "damaged": 0, "jump": True}
-    inputs = {s.name: s for s in pipeline.inputs}
+    inputs = {s.name: s for s in (*pipeline.inputs, *pipeline.own)}
     schemas, position = {}, pipeline.journal.log.head
     for record in _records(pipeline.journal.log, pipeline.journal.log.tail):
         if record.kind == SCHEMA:
@@ -234,6 +239,8 @@ def _without_checkpoint(pipeline, recovered):
                 break
             stream = inputs[schemas[record.stream].stream]
             stream.next_sequence = max(stream.next_sequence, record.first + record.count)
+            if stream.repeats is not None and schemas[record.stream] == stream.schema:
+                stream.repeats.note(decode_columns(record.payload, stream.schema))
     for stream in pipeline.streams:
         stream.since = stream.next_sequence
     for stage in pipeline.stages:
@@ -267,7 +274,7 @@ def _replay(pipeline, position, schemas, recovered):
             recovered.failed = (*recovered.failed[:FAILED_MAX - 1], (record.position, repr(error)))
     pipeline.learn_skips(())
     if recovered.lost:
-        pipeline.jump([s for s in pipeline.inputs if s.next_sequence])
+        pipeline.jump([s for s in (*pipeline.inputs, *pipeline.own) if s.next_sequence])
 
 
 def _records(log, position):

@@ -211,3 +211,14 @@ def survey(disk, fd, segment, file_size) -> int:
             tail = offset + len(data.rstrip(b"\0")) - scan.end
         offset += len(data)
     return tail
+
+
+def merged(ranges) -> list:
+    """[kind, stream, first, end] in order, neighbours joined."""
+    joined = []
+    for kind, stream, first, end in sorted(ranges):
+        if joined and joined[-1][:2] == [kind, stream] and joined[-1][3] == first:
+            joined[-1][3] = end
+        else:
+            joined.append([kind, stream, first, end])
+    return joined

@@ -28,6 +28,8 @@ class Stream:
         self.since = 0               # first sequence of the ledger's time
         self.arrived = 0             # input streams: events that came for it, good or not
         self.rejected = 0            # input streams: of these, dead letters
+        self.repeats = None          # input streams: edge._repeats.Repeats, where the contract has an id or a sequence
+        self.repeated = 0            # input streams: events of these that came before, and were dropped
         self.damaged = 0             # input streams: of these, gone from a damaged journal before they were played again
         self.waiting = 0             # input streams: rows that are stored, but not yet run
         self.stages = []
@@ -55,12 +57,13 @@ class Stream:
         self.next_sequence += len(batch)
 
     def state(self) -> dict:
-        return {"next": self.next_sequence, "since": self.since, "arrived": self.arrived, "rejected": self.rejected, "damaged": self.damaged,
+        return {"next": self.next_sequence, "since": self.since, "arrived": self.arrived, "rejected": self.rejected, "repeated": self.repeated, "damaged": self.damaged,
                 "sent": self.frontier}
 
     def load(self, state):
         self.next_sequence, self.since = state["next"], state["since"]
         self.arrived, self.rejected, self.damaged = state["arrived"], state["rejected"], state["damaged"]
+        self.repeated = state.get("repeated", 0)
         self.sent = state.get("sent", state["next"])
 
 

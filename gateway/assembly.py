@@ -1,15 +1,10 @@
 """A gateway's parts: the core, and the doors around it that let events in and out."""
 
-import os
-import time
-
 from edge._intake import Intake, Topics
-from edge.disk import Disk
 from edge.errors import ConfigError, DiskError
 from gateway import links
 from gateway.clock import Clock
 from gateway.core import Core
-from gateway.reactor import Reactor
 from gateway.upkeep import Upkeep
 
 RETRY_S = 5.0
@@ -18,20 +13,19 @@ RETRY_S = 5.0
 class Parts:
     """A gateway's parts, recovered and ready; open_sources() lets events in."""
 
-    def __init__(self, config, log):
-        """Raises ConfigError for what cannot be, DiskError for a directory of a newer version."""
+    def __init__(self, config, log, machine):
+        """machine: gateway.machine.Machine. Raises ConfigError for what cannot be, DiskError for a directory of a newer version."""
         self.config, self.log = config, log
-        self.reactor = Reactor()
+        self._machine, self._disk, self.reactor = machine, machine.disk, machine.reactor
         self.intake = Intake(Topics())
         self.sources, self.listener, self.broker, self.upstream = [], None, None, None
-        self._disk = Disk()
         self._lock = self._claim(config.gateway.data)
         try:
             self.core, recovered = self._recovered()
         except BaseException:
-            os.close(self._lock)
+            self._disk.close(self._lock)
             raise
-        self.clock = Clock(recovered.received_ns)
+        self.clock = Clock(recovered.received_ns, wall_ns=machine.wall_ns, boot_ns=machine.boot_ns)
 
     def _claim(self, data):
         try:
@@ -53,7 +47,7 @@ class Parts:
                 if "newer" in str(error):
                     raise
                 self.log.error("disk", f"not yet started: {error}; trying again in {RETRY_S:.0f} s")
-                time.sleep(RETRY_S)
+                self._machine.sleep(RETRY_S)
 
     # --- the doors
 
@@ -76,5 +70,5 @@ class Parts:
         if self.upstream is not None:
             self.upstream.close()
         self.core.close()
-        os.close(self._lock)
+        self._disk.close(self._lock)
         self.reactor.close()

@@ -12,7 +12,6 @@ Hooks run in the reactor's thread and outside paho's own callbacks, so they may 
 import random
 import socket
 from gateway import secure as ssl
-import threading
 
 import paho.mqtt.client as paho
 from paho.mqtt.packettypes import PacketTypes
@@ -114,12 +113,13 @@ class Client(paho.Client):
     def _dial(self):
         self.status = "dialing"
         self._generation += 1
-        threading.Thread(target=self._dial_thread, args=(self._generation,), name="dial", daemon=True).start()
+        generation = self._generation
+        self._reactor.aside(lambda: self._dial_thread(generation), "dial")
 
     def _dial_thread(self, generation):
         sock = error = None
         try:
-            sock = socket.create_connection((self.host, self.port), timeout=DIAL_TIMEOUT_S)
+            sock = self._reactor.connect(self.host, self.port, DIAL_TIMEOUT_S)
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             if self.tls is not None:
                 sock = self.tls.wrap_socket(sock, server_hostname=self.host)
@@ -214,6 +214,8 @@ class Client(paho.Client):
                     self.on_published(*rest)
             elif what == "lost":
                 self._lose(rest[0])
+            elif self.connected:
+                self._lose("the broker sent a second CONNACK")
             elif rest[1].is_failure:
                 self._lose(f"refused: {rest[1]}", "refused")
             else:

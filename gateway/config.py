@@ -4,12 +4,15 @@ import tomllib
 from pathlib import Path
 
 from edge import tables
+from edge.books import STREAM
 from edge.errors import ConfigError
 from edge.public_key import is_public_key
 from gateway import spec
-from gateway.units import Duration, Part, Size
+from gateway.units import Durability, Duration, Part, Size
 
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
+USUAL = Path("tidegate.toml")                            # what a command reads that names no file: here,
+INSTALLED = Path("/etc/tidegate/tidegate.toml")          # or else the Debian package's
 
 
 class Problems(ConfigError):
@@ -23,9 +26,15 @@ class Problems(ConfigError):
         super().__init__("\n".join(f"{source}: {place}: {what}" if place else f"{source}: {what}" for place, what in items))
 
 
+def place(path) -> Path:
+    """The file that is meant by what a command was given."""
+    path = Path(path)
+    return INSTALLED if path == USUAL and not path.exists() and INSTALLED.exists() else path
+
+
 def load(path) -> spec.Config:
     """The configuration in a file; relative paths in it are relative to the file. Raises Problems."""
-    path = Path(path)
+    path = place(path)
     try:
         text = path.read_text(encoding="utf-8")
     except OSError as error:
@@ -76,7 +85,7 @@ def _struct(kind, data, place, problems):
 
 
 def _quantity(kind, data):
-    if kind in (Duration, Size, Part):
+    if kind in (Durability, Duration, Size, Part):
         if not isinstance(data, str):
             raise ValueError(f"must be {kind.summary} in quotes")
         return kind.parse(data)
@@ -100,7 +109,9 @@ def _relate(data, problems):
         lane = _table(lanes, name)
         fed_by = lane.get("streams")
         for i, stream in enumerate(fed_by if isinstance(fed_by, list) else ()):
-            _known_stream(f"lanes.{name}.streams[{i}]", stream, known, problems)
+            _known_stream(f"lanes.{name}.streams[{i}]", stream, [*known, STREAM], problems)
+            if stream == STREAM and str(lane.get("topic", "")).startswith("{stream}"):
+                problems.append((f"lanes.{name}.topic", f"would begin with $ for {STREAM}; put another level in front"))
         if isinstance(lane.get("topic"), str):
             _topic_template(f"lanes.{name}.topic", lane["topic"], problems)
     if lanes and "upstream" not in data:

@@ -8,8 +8,11 @@ from contextlib import suppress
 from msgspec.structs import replace
 
 from edge._decode import Decoder, Router
+from edge._repeats import Repeats
 from edge._watermark import Watermarks
 from edge.checkpoint import CheckpointStore
+from edge.books import SCHEMA as LEDGER
+from edge.books import Books
 from edge.cipher import cipher_of
 from edge.compile import Cache
 from edge.deployment import Deployment
@@ -18,7 +21,6 @@ from edge.flow import SHARE
 from edge.identity import Identity
 from edge.limits import Limits
 from edge.log import Log
-from edge.outbox import Outbox
 from edge.pipeline import Pipeline
 from edge.recovery import capture, deployed, journal_position, restore
 from edge.rule_store import RuleStore
@@ -27,6 +29,7 @@ from edge.succession import Succession, partial_schema
 from gateway.keys import encryption_key
 from gateway.lane import Lane
 from gateway.lineup import Lineup
+from gateway.outboxes import FULL, Outboxes
 from gateway.policy import Policy
 from gateway.rulebook import Rulebook, contracts_of
 from gateway.shadows import Shadows
@@ -53,6 +56,7 @@ class Core:
         self.swaps = Swaps(self)
         self.shadows = Shadows(self)
         self.unsettled = False           # see settle()
+        self._books = None
         try:
             self._make()
         except OSError as error:
@@ -76,7 +80,7 @@ class Core:
         contracts = contracts_of(config)
         book = self._line_up(contracts)
         self.lanes = []
-        self.outboxes = {name: self._outbox(name, lane) for name, lane in config.lanes.items()}
+        self.outboxes = Outboxes(config.lanes, self._log, self._evicted)
         self.pipeline = self._pipeline(contracts, book)
         self.lanes = [(outbox, self._lane(name, outbox)) for name, outbox in self.outboxes.items()]
         for outbox, lane in self.lanes:
@@ -127,8 +131,8 @@ class Core:
 
     # --- making
 
-    def _log(self, directory, quota, on_evict=None):
-        log = Log(self._disk, f"{self._data}/{directory}", segment_bytes_max=SEGMENT_BYTES, quota_bytes_max=quota,
+    def _log(self, directory, quota, segment_bytes_max=SEGMENT_BYTES, on_evict=None):
+        log = Log(self._disk, f"{self._data}/{directory}", segment_bytes_max=min(SEGMENT_BYTES, segment_bytes_max), quota_bytes_max=quota,
                   preamble=lambda: self.pipeline.preamble(), on_evict=on_evict, cipher=self._cipher)
         self._logs.append(log)
         found = log.recovery
@@ -139,22 +143,15 @@ class Core:
             self.log.warning("disk", f"{directory}: {warning}")
         return log
 
-    def _outbox(self, name, lane):
-        """The lane's outbox, over its log; the log calls back for what it evicts and for its preamble."""
-        holder = []
-        log = self._log(f"outbox/{name}", lane.quota, lambda *gap: self._evicted(holder[0], *gap))
-        outbox = Outbox(name, log, evict=lane.full == "evict-oldest")
-        holder.append(outbox)
-        if not outbox.evict:
-            log.keep_from = log.tail
-        return outbox
-
-    def _evicted(self, outbox, kind, stream, first, count):
-        rows = outbox.on_evict(kind, stream, first, count)
+    def _evicted(self, outbox, rows):
         self.urgent = True               # a checkpoint has the gap, and cuts the outbox back no more before it
         if rows:
-            self.log.warning("lane", f"outbox {outbox.name} is at its quota: {rows} rows are evicted, a gap goes upstream")
+            self.log.warning("lane", f"outbox {outbox.name} has no more room: {rows} rows are evicted, a gap goes upstream")
             next(lane for box, lane in self.lanes if box is outbox).evicted(rows)
+
+    def make_room(self, error) -> bool:
+        """Let go of what may go when a DiskError says that the disk is full: see gateway/outboxes.py. True: try again. Raises DiskError."""
+        return error.number in FULL and (self.pipeline.journal.log.give_way() or self.outboxes.give_way())
 
     def _number(self, schema):
         """The schema's number; identity.save() before it is used."""
@@ -162,15 +159,12 @@ class Core:
         self.meanings[number] = schema
         return number
 
-    def _outboxes_of(self, stream, more=()):
-        """The outboxes of the lanes whose table names the stream, or the rule that it is the rest of, and of `more`."""
-        named = {stream, stream.removesuffix(".partial")}
-        return [outbox for name, outbox in self.outboxes.items() if named & set(self.config.lanes[name].streams) or name in more]
-
     def _input(self, schema):
         spec = self.config.streams[schema.stream]
         stream = Stream(self._number(schema), schema, lambda: Watermarks(spec.lateness, spec.idle, spec.skew, capacity=spec.keys_max))
         stream.outboxes = [self.outboxes[name] for name, lane in self.config.lanes.items() if stream.name in lane.streams]
+        if spec.id or spec.sequence:
+            stream.repeats = Repeats(schema, spec.id or spec.sequence, spec.id is None, spec.keys_max, spec.ids_max)
         return stream
 
     def _pipeline(self, contracts, book):
@@ -183,14 +177,23 @@ class Core:
             stage = Stage(rule, source, *(Stream(self._number(schema), schema, source.new_watermarks) for schema in schemas))
             stage.enabled = deployment.enabled
             for stream in stage.made:
-                stream.outboxes = self._outboxes_of(stream.name, () if stream is stage.late else deployment.lanes)
+                stream.outboxes = self.outboxes.of(stream.name, () if stream is stage.late else deployment.lanes)
             streams |= {stream.name: stream for stream in stage.answers}
             stages.append(stage)
+        ledger = Stream(self._number(LEDGER), LEDGER, Watermarks)
+        ledger.outboxes = self.outboxes.of_ledger()
         self.identity.save()
         journal = self._log("journal", self.config.journal.quota)
         dead = self._log("dead", self.config.journal.dead_letters)
         return Pipeline(epoch=self.identity.epoch, router=Router(contracts), decoders=[Decoder(c) for c in contracts], inputs=inputs, stages=stages,
-                        outboxes=list(self.outboxes.values()), journal=journal, dead=dead, on_trap=self._trapped)
+                        outboxes=list(self.outboxes.values()), journal=journal, dead=dead, own=[ledger], on_trap=self._trapped)
+
+    def account(self, now_ns):
+        """Say in $ledger what became of the events since the last time; nothing when nothing has changed."""
+        self._books = self._books or Books(now_ns)
+        batch = self._books.batch(self.pipeline, {outbox.name: lane for outbox, lane in self.lanes}, now_ns)
+        if batch is not None:
+            self.pipeline.say(self.pipeline.own[0], batch)
 
     def _trapped(self, stage, error):
         if error.code == SHARE:
@@ -203,8 +206,13 @@ class Core:
         lane = self.config.lanes[name]
         policy = Policy(encoding=lane.encoding, topic=lane.topic, size_bytes_max=lane.message_max, age_ms=lane.age // 10**6, priority=lane.priority,
                         rate_bytes_s=lane.rate_max or 0)
-        return Lane(name, outbox.log, self.meanings, policy, gateway=self.config.gateway.name, epoch=self.identity.epoch,
+        return Lane(name, outbox.log, self.meanings, policy, gateway=self.config.gateway.name, epoch=self.identity.epoch, set_since=outbox.set_since,
                     dead=lambda stream, first, count, reason: self.log.error("lane", f"{name}: {count} rows cannot be sent: {reason}"))
+
+    @property
+    def logs(self):
+        """Name -> Log, of all that is written all the time."""
+        return {log.directory.removeprefix(f"{self._data}/"): log for log in self._logs}
 
     # --- taking up where the last run stood
 
@@ -346,7 +354,7 @@ class Core:
         self.on_event(kind, rule, text, **details)
 
     def succession(self) -> Succession:
-        return Succession(self.pipeline, number=self._number, outboxes=self._outboxes_of)
+        return Succession(self.pipeline, number=self._number, outboxes=self.outboxes.of)
 
     def commit(self, change, rule, deployment):
         """Make a change: it counts when the checkpoint that holds it is durable. Raises DiskError; then all is as it was. deployment: None to remove."""

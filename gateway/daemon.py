@@ -7,14 +7,13 @@ One thread does all of it. While the disk refuses, nothing is acknowledged and n
 
 import gc
 import signal
-import time
 
-from edge.disk import Disk
 from edge.errors import DiskError
 from edge.share import Share
 from gateway.assembly import Parts
 from gateway.control import Control
-from gateway.logs import Log
+from gateway.gathering import Gathering
+from gateway.machine import Machine
 from gateway.notify import Notifier
 from gateway.status import ledger, metrics_text, status
 
@@ -24,25 +23,28 @@ IDLE_S = 1.0
 SWAP_S = 0.005                           # of a turn, for a rule that warms up
 WAITING_S = 0.005                        # the longest turn while rules wait for CPU
 SERVE_NS = 10_000_000                    # of a turn, for them
+AWAY_NS = 5 * 10**9                      # so long nothing was taken in and no time went on: the gateway was off, asleep, or held back by its disk
 
 
 class Daemon:
-    """A gateway on a configuration. run() returns the process's exit status; `turn` is one round, for tests."""
+    """A gateway on a configuration. run() returns the process's exit status; `turn` is one round, for tests. machine: what it runs on."""
 
-    def __init__(self, config):
+    def __init__(self, config, machine=None):
         self.config = config
-        self.log = Log(config.gateway.log_format)
-        self.parts = Parts(config, self.log)
+        self._machine = machine = machine or Machine()
+        self.log = machine.log(config.gateway.log_format)
+        self.parts = Parts(config, self.log, machine)
         self.core = self.parts.core
         self.pipeline = self.core.pipeline
         self.pipeline.share = Share(config.gateway.rules_cpu)
-        self._granted_ns = time.monotonic_ns()
         self.reactor = self.parts.reactor
+        self._granted_s = self.started = self.reactor.monotonic()
         self.intake = self.parts.intake
         self.clock = self.parts.clock
         self.control = self.metrics = self.manager = self.letters = None
-        self.started = time.monotonic()
         self.blocked = ""                # why nothing is taken in
+        self._gathering = Gathering(config.journal.durability.seconds)
+        self._wait_s = IDLE_S            # until what has gathered is due
         self.blocks, self.last_block = 0, ""         # how often that was so, and why last
         self._stored = []                # journaled, not yet synced
         self._stopping = False
@@ -78,6 +80,9 @@ class Daemon:
         self._checkpointed = self.pipeline.changes
         self._every(TICK_S, self._tick)
         self._every(self.config.gateway.checkpoint.seconds or TICK_S, self._want_checkpoint)
+        if self.config.gateway.ledger:
+            self.core.account(self._now_ns())
+            self._every(self.config.gateway.ledger.seconds, self._account)
         if self._notifier.watchdog_s:
             self._every(self._notifier.watchdog_s, self._notifier.alive)
         gc.collect()
@@ -95,7 +100,7 @@ class Daemon:
         if self.manager is None:
             from gateway.manage import Manager
 
-            self.manager = Manager(self, disk=Disk())
+            self.manager = Manager(self, disk=self._machine.disk, wall=self._machine.wall_s, monotonic=self.reactor.monotonic)
         return self.manager
 
     def _letters(self, request):
@@ -126,9 +131,9 @@ class Daemon:
 
     def turn(self, timeout_s):
         """One round of the way of an event."""
-        self.reactor.turn(0 if self.core.busy else min(timeout_s, WAITING_S) if self.pipeline.deferred else timeout_s)
+        self.reactor.turn(0 if self.core.busy else min(timeout_s, self._wait_s, WAITING_S if self.pipeline.deferred else IDLE_S))
         self._grant()
-        if self.intake and not self.intake.closed and self._may_take():
+        if self._due() and self._may_take():
             self._store()
         if self.intake.closed or self._stored:
             self._commit()
@@ -139,25 +144,39 @@ class Daemon:
         if self._checkpoint_due or self.core.unsettled:
             self._checkpoint()
 
+    def _due(self) -> bool:
+        """Whether events wait that have gathered long enough."""
+        self._wait_s = IDLE_S
+        if self.intake and not self.intake.closed:
+            self._wait_s = self._gathering.wait_s(self.intake, self.reactor.now)
+            return not self._wait_s
+        return False
+
     def _may_take(self) -> bool:
         """Whether there is room for what will come of more events. If not they stay in the intake, which fills and holds the devices back."""
+        return self._tried(self.core.settle) and self._tried(self.pipeline.flush) and self._block(self.pipeline.blocked)
+
+    def _tried(self, action) -> bool:
+        """Do what the disk may refuse, again and again while what is on it gives way. False: it cannot be done now."""
         try:
-            self.core.settle()
-            self.pipeline.flush()
+            while True:
+                try:
+                    action()
+                    return True
+                except DiskError as error:
+                    if not self.core.make_room(error):
+                        return self._block(str(error))
         except DiskError as error:
             return self._block(str(error))
-        return self._block(self.pipeline.blocked)
 
     def _store(self):
-        self._stored += self.pipeline.store(self.intake, self.clock.now_ns(), self.clock.quality)
+        self._stored += self.pipeline.store(self.intake, self._now_ns(), self.clock.quality)
         self.intake.closed = True
+        self._gathering.stored()
 
     def _commit(self):
         """Make durable what was stored, and only then acknowledge it, run the rules on it and send."""
-        try:
-            self.pipeline.sync()
-        except DiskError as error:
-            self._block(str(error))
+        if not self._tried(self.pipeline.sync):
             return
         self._block("")
         if self.intake.closed:               # else it holds events that came after what is made durable here
@@ -173,9 +192,9 @@ class Daemon:
 
     def _grant(self):
         """The rules may use a part of the time that went by."""
-        now_ns = time.monotonic_ns()
-        self.pipeline.share.grant(now_ns - self._granted_ns, self.pipeline.stages)
-        self._granted_ns = now_ns
+        now_s = self.reactor.monotonic()
+        self.pipeline.share.grant(int((now_s - self._granted_s) * 1e9), self.pipeline.stages)
+        self._granted_s = now_s
 
     def _serve(self):
         """Let rules go on that wait for CPU, if what they put out finds room."""
@@ -194,7 +213,7 @@ class Daemon:
         self.blocked = self.last_block = reason
         self._checkpoint_due = True      # it lets go of what no restart needs
         self.log.error("disk", reason)
-        time.sleep(RETRY_S)
+        self._machine.sleep(RETRY_S)
         return False
 
     def _forward(self):
@@ -227,8 +246,23 @@ class Daemon:
         if delta:
             self.log("clock", f"was set by {delta / 1e9:+.1f} s")
             self.pipeline.clock_set(delta)
-        self.pipeline.tick(self.clock.now_ns())
+        self.pipeline.tick(self._now_ns())
         self._forward()
+
+    def _now_ns(self):
+        """The receive clock. While the gateway was away no device could be heard: that time counts as a step of the clock, and as nobody's silence."""
+        now_ns = self.clock.now_ns()
+        away_ns = now_ns - self.pipeline.received_ns
+        if away_ns > AWAY_NS and self.pipeline.received_ns:
+            self.log("clock", f"nothing was looked at for {away_ns / 1e9:.1f} s: no device is silent for that")
+            self.pipeline.clock_set(away_ns, away=True)
+        return now_ns
+
+    def _account(self):
+        """Say what became of the events since the last time."""
+        if not (self.blocked or self.core.unsettled or self.pipeline.blocked):
+            self.core.account(self._now_ns())
+            self._forward()
 
     def _want_checkpoint(self):
         self._checkpoint_due = True
@@ -244,8 +278,15 @@ class Daemon:
             self.core.checkpoint()
         except DiskError as error:
             self.log.error("disk", f"no checkpoint: {error}")
+            self._checkpoint_due = self._made_room(error)
             return
         self._checkpointed = self.pipeline.changes
+
+    def _made_room(self, error):
+        try:
+            return self.core.make_room(error)
+        except DiskError:
+            return False
 
     # --- the end
 

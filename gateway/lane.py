@@ -29,10 +29,11 @@ class Lane:
     """Sends `log`'s records by `policy`. streams: record.stream -> Schema of what this process appends; may grow.
 
     dead(stream, first_sequence, count, reason) is told of rows that cannot be sent: too long, or unreadable in the log.
+    set_since(position): nanoseconds by which the clock was set since that record was stored.
     Raises ConfigError when policy, gateway and name make no topic.
     """
 
-    def __init__(self, name, log, streams, policy, *, gateway, epoch, dead=None):
+    def __init__(self, name, log, streams, policy, *, gateway, epoch, dead=None, set_since=lambda position: 0):
         self.name = name
         self.policy = policy
         self.upstream = None         # set by the Upstream that carries it
@@ -49,7 +50,7 @@ class Lane:
         self._log = log
         self._streams = streams
         self._meanings = Meanings(streams, log.head)
-        self._tell_dead = dead
+        self._tell_dead, self._set_since = dead, set_since
         self._packer = Packer(policy, name, gateway, epoch)
         self._ranges = [[log.tail, None]]        # valid while disconnected
         self._live = self._backlog = None        # valid while connected
@@ -192,7 +193,7 @@ class Lane:
     # --- inside
 
     def _track(self, ranges):
-        return Track(ranges, self._log, self._meanings, self._packer, self.policy, self._dead, self._closed)
+        return Track(ranges, self._log, self._meanings, self._packer, self.policy, self._dead, self._closed, self._set_since)
 
     def _pending(self):
         if self._live is None:
@@ -232,9 +233,9 @@ class Lane:
         self.rows_sent += message.rows
         self.bytes_sent += message.size
 
-    def _closed(self, stream, rows):
+    def _closed(self, stream, rows, evicted):
         self.rows_acked[stream] = self.rows_acked.get(stream, 0) + rows
-        self._let_go(rows)
+        self._let_go(max(0, rows - evicted))
 
     def _dead(self, stream, first, count, reason):
         self.rows_dead[stream] = self.rows_dead.get(stream, 0) + count

@@ -57,7 +57,7 @@ class Listener:
         self._soon = False
         self._reports, self._unreported, self._reports_from = {}, 0, reactor.now
         self.tls = tls
-        self._socket = _bind(host, port)
+        self._socket = _bind(reactor, host, port)
         self.port = self._socket.getsockname()[1]
         self._accepting = False
         self._accept_on()
@@ -282,18 +282,12 @@ class Listener:
             self._log(name, message + (f" ({more} more of such events were not reported)" if more else ""))
 
 
-def _bind(host, port):
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    sock = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
+def _bind(reactor, host, port):
     try:
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        sock.bind((host, port))
-        sock.listen(256)
+        return reactor.listen(host, port)
     except (OSError, OverflowError) as e:
-        sock.close()
         what = {errno.EADDRINUSE: "another process listens there: stop it or choose another port",
                 errno.EACCES: "ports below 1024 need a privilege: choose a higher port",
                 errno.EADDRNOTAVAIL: "this machine has no such address: choose one of its own, or 0.0.0.0"}
         do = what.get(getattr(e, "errno", None), "check the address and the port")
         raise ConfigError(f"the listener cannot bind {host}:{port} ({getattr(e, 'strerror', None) or e}): {do}") from None
-    return sock

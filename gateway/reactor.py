@@ -3,6 +3,8 @@
 import heapq
 import os
 import select
+import socket
+import threading
 import time
 from collections import deque
 from itertools import count
@@ -26,7 +28,9 @@ class Timer:
 
 
 class Reactor:
-    """Level-triggered epoll. Not thread-safe but for soon(). `now` is time.monotonic() of the current turn, seconds."""
+    """Level-triggered epoll. Not thread-safe but for soon(). `now` is monotonic() of the current turn, seconds."""
+
+    monotonic = staticmethod(time.monotonic)
 
     def __init__(self):
         self._epoll = select.epoll()
@@ -35,7 +39,7 @@ class Reactor:
         self._number = count()
         self._soon = deque()
         self._wake_read, self._wake_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
-        self.now = time.monotonic()
+        self.now = self.monotonic()
         self.watch(self._wake_read, self._drain_wake)
 
     def watch(self, fd, on_readable=None, on_writable=None):
@@ -58,7 +62,7 @@ class Reactor:
     def later(self, delay_s, fn) -> Timer:
         """Run fn once, delay_s seconds from now or later."""
         timer = Timer(fn)
-        heapq.heappush(self._timers, (time.monotonic() + delay_s, next(self._number), timer))
+        heapq.heappush(self._timers, (self.monotonic() + delay_s, next(self._number), timer))
         return timer
 
     def soon(self, fn):
@@ -72,9 +76,9 @@ class Reactor:
     def turn(self, timeout_s):
         """Wait for events, timers or soon() for timeout_s at most, then run what is due."""
         if self._timers:
-            timeout_s = max(0.0, min(timeout_s, self._timers[0][0] - time.monotonic()))
-        ready = self._epoll.poll(timeout_s)
-        self.now = time.monotonic()
+            timeout_s = max(0.0, min(timeout_s, self._timers[0][0] - self.monotonic()))
+        ready = self._wait(timeout_s)
+        self.now = self.monotonic()
         for fd, events in ready:
             handlers = self._handlers.get(fd)
             if handlers is None:
@@ -90,6 +94,32 @@ class Reactor:
             heapq.heappop(self._timers)[2].fire()
         for _ in range(len(self._soon)):
             self._soon.popleft()()
+
+    def _wait(self, timeout_s):
+        """(descriptor, events) of those that are ready, after timeout_s at most."""
+        return self._epoll.poll(timeout_s)
+
+    # --- the network
+
+    def listen(self, host, port):
+        """A listening socket. OSError, OverflowError."""
+        sock = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
+        try:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            sock.bind((host, port))
+            sock.listen(256)
+        except (OSError, OverflowError):
+            sock.close()
+            raise
+        return sock
+
+    def connect(self, host, port, timeout_s):
+        """A connected socket; blocks, so call it aside. OSError."""
+        return socket.create_connection((host, port), timeout=timeout_s)
+
+    def aside(self, fn, name):
+        """Run what blocks in a short-lived thread; it comes back with soon()."""
+        threading.Thread(target=fn, name=name, daemon=True).start()
 
     @property
     def wake_fd(self):

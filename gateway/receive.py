@@ -16,6 +16,7 @@ import sys
 import msgpack
 
 from edge._intake import Intake, Topics
+from edge.books import STREAM
 from edge.codec import LEDGER, json_rows
 from edge.errors import ConfigError, DiskError, UpstreamError
 from edge.receiver import Receiver
@@ -77,7 +78,7 @@ class Receive:
     def report(self):
         """What came since the start; and since the memory began, per stream, what is missing, announced as lost, or came twice."""
         return {"rows": self.rows, "json_rows": self.json_rows, "messages": self.messages, "bytes": self.bytes, "rejected": self.rejected,
-                **self._totals(), "streams": self._receiver.report(), "ledgers": self.ledgers}
+                **self._totals(), "streams": self._receiver.report(), "ledgers": self.ledgers, "unbalanced": self._receiver.check()}
 
     def _totals(self):
         streams = self._receiver.report()
@@ -117,8 +118,9 @@ class Receive:
             message = delivery.message
             self.ledgers[delivery.gateway] = {"start_ns": message.start_ns, "stop_ns": message.stop_ns, "counts": message.counts}
         if delivery.batch is not None:
-            lines.extend(_lines(delivery))
-            self.rows += len(delivery.batch)
+            if delivery.stream != STREAM:
+                lines.extend(_lines(delivery))
+                self.rows += len(delivery.batch)
 
     def _reject(self, topic, payload, reason):
         """Keep what cannot be read beside the output: it will not get better by coming again."""

@@ -29,7 +29,7 @@ def _mask_key(config):
 def _contract(name, stream, key):
     fields = [_field(field, f) for field, f in stream.fields.items()]
     return Contract(name, stream.topics, fields, format=stream.format, version=stream.version, key=stream.key, time=stream.time,
-                    mask_key=key)
+                    id=stream.id, sequence=stream.sequence, mask_key=key)
 
 
 def _field(name, f):

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta, Struct, field
 
-from gateway.units import Duration, Part, Size
+from gateway.units import Durability, Duration, Part, Size
 
 Port = Annotated[int, Meta(ge=0, le=65535)]
 Positive = Annotated[int, Meta(ge=1)]
@@ -34,6 +34,8 @@ class Gateway(Struct, forbid_unknown_fields=True):
     checkpoint: Duration = duration("10s")
     log_format: Literal["text", "json"] = "text"
     rules_cpu: Part = field(default_factory=lambda: Part.parse("80%"))
+    ledger: Duration = duration("1m")
+    disk_endurance: Size = size("10TB")
     mask_key_file: str | None = None
     encryption_key_file: str | None = None
 
@@ -43,6 +45,8 @@ class Gateway(Struct, forbid_unknown_fields=True):
         "checkpoint": "how often rule state is written, at most; a restart replays what came since",
         "log_format": "lines for people or JSON objects",
         "rules_cpu": "of one core for all rules together; beyond it those wait that take more than their fair part, see docs/operations.md",
+        "ledger": "how often the balance of all streams, rules and lanes goes upstream, if it has changed (stream `$ledger`, by the lane that names it, else the least urgent); 0s: never",
+        "disk_endurance": "bytes that the card or disk takes in its life (TBW), for the expected life in `tidegate status`; the default is a modest SD card of 32 GB",
         "mask_key_file": "file of 64 hexadecimal digits (`openssl rand -hex 32`) that keys the hashes of masked fields",
         "encryption_key_file": "such a file, too: journal, outboxes, dead letters and checkpoints are encrypted from then on, see docs/security.md",
     }
@@ -159,6 +163,9 @@ class Stream(Struct, forbid_unknown_fields=True):
     version: Positive = 1
     key: Name | None = None
     time: Name | None = None
+    id: Name | None = None
+    sequence: Name | None = None
+    ids_max: Annotated[int, Meta(ge=1, le=65536)] = 32
     lateness: Duration = duration("0s")
     idle: Duration = duration("30s")
     skew: Duration = duration("1m")
@@ -171,6 +178,9 @@ class Stream(Struct, forbid_unknown_fields=True):
         "version": "of the contract; travels with each batch",
         "key": "the str field that tells devices apart; windows and state are kept by it",
         "time": "the time field that is the event's own time; default: when it was received",
+        "id": "the str or i64 field that no two events of a key share: one that a device sends again, having seen no PUBACK, is not counted twice",
+        "sequence": "likewise, the i64 field in which a device counts its events; one is the same only if all of it is, so a device may count from 0 again",
+        "ids_max": "events of a key that are remembered for that, the last ones; no fewer than a device may have under way without a PUBACK",
         "lateness": "how much later than a newer event of its key an event may come",
         "idle": "silence of a key after which its windows close by the gateway's clock",
         "skew": "how far ahead of the gateway's clock an event's time is believed",
@@ -229,7 +239,7 @@ class Lane(Struct, forbid_unknown_fields=True):
     message_max: Size = size("100KiB")
     rate_max: Size | None = None
     quota: Size = size("256MiB")
-    full: Literal["evict-oldest", "backpressure"] = "evict-oldest"
+    full: Literal["evict-oldest", "evict-lowest-priority", "backpressure"] = "evict-oldest"
 
     DOCS = {
         "streams": "streams and rules (NAME, NAME.late) whose events go this way",
@@ -240,17 +250,21 @@ class Lane(Struct, forbid_unknown_fields=True):
         "message_max": "payload size",
         "rate_max": "bytes a second",
         "quota": "bytes of disk for what waits",
-        "full": "at the quota: drop the oldest and announce the gap, or stop taking events",
+        "full": "at the quota: drop the oldest and announce the gap; or let the least urgent of the lanes with this policy do so, which share their quotas; or stop taking events: "
+                "see docs/operations.md",
     }
 
 
 class Journal(Struct, forbid_unknown_fields=True):
     """The write-ahead log of events, kept for replay as long as its quota lasts."""
 
+    durability: Durability = field(default_factory=lambda: Durability.parse("ack"))
     quota: Size = size("512MiB")
     dead_letters: Size = size("64MiB")
 
     DOCS = {
+        "durability": "ack: what came is synced at once; or how long events gather before they are: what a power cut may cost at QoS 0. An event that is to be "
+                      "acknowledged is synced before, and waits 10ms at most: see docs/operations.md",
         "quota": "bytes of disk; the oldest events go first, never those that a restart needs",
         "dead_letters": "bytes of disk for dead letters; the oldest go first",
     }

@@ -4,6 +4,7 @@ import os
 import time
 
 from edge.ledger import accounts, check
+from gateway.wear import wear
 
 RULES_MAX = 200                      # rules that metrics tell of one by one: a label's values are bounded
 
@@ -25,7 +26,8 @@ def status(daemon) -> dict:
         "streams": {s.name: {"events": s.arrived, "dead_letters": s.rejected, "next_sequence": s.next_sequence} for s in pipeline.inputs},
         "rules_cpu": pipeline.share.report(pipeline.deferred),
         "rules": rules(daemon.core),
-        "journal": _log(pipeline.journal.log),
+        "journal": _log(pipeline.journal.log) | {"durability": str(daemon.config.journal.durability)},
+        "disk": wear(daemon.core.logs, time.monotonic() - daemon.started, daemon.config.gateway.disk_endurance),
         "dead_letters": _log(pipeline.dead.log),
         "lanes": {outbox.name: {"outbox": _log(outbox.log), **lane.status(time.time_ns())} for outbox, lane in daemon.core.lanes},
     }

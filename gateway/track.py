@@ -10,6 +10,7 @@ from time import perf_counter
 from edge.codec import decode_columns
 from edge.errors import DiskError
 from edge.records import BATCH, GAP, SCHEMA
+from gateway.clock import RETIMED, UNSYNCHRONISED
 
 READ_BYTES = 64 << 10
 GATHER = 4
@@ -59,10 +60,12 @@ class Group:
 class Track:
     """Reads the ranges [start, stop) of a log in order; a last stop of None means "as it grows".
 
-    dead(stream, first_sequence, count, reason) hears of records that cannot be read; closed(stream, rows) of rows acknowledged.
+    dead(stream, first_sequence, count, reason) hears of records that cannot be read; closed(stream, rows, evicted) of rows
+    acknowledged, `evicted` of which the log has dropped meanwhile.
+    set_since(position): by how much the clock was set since; rows of before are re-timed, and say so.
     """
 
-    def __init__(self, ranges, log, meanings, packer, policy, dead, closed):
+    def __init__(self, ranges, log, meanings, packer, policy, dead, closed, set_since):
         self._ranges = deque(ranges)
         self._log = log
         self._meanings = meanings
@@ -70,7 +73,7 @@ class Track:
         self._rows_max = policy.rows_max
         self._age_s = policy.age_ms / 1000
         self._dead = dead
-        self._closed = closed
+        self._closed, self._set_since = closed, set_since
         self._records = deque()      # read, not yet decoded
         self._groups = {}            # stream -> Group that gathers, oldest first
         self._gathered = 0           # rows in _groups
@@ -184,6 +187,9 @@ class Track:
         if schema is None:
             raise DiskError(f"outbox record {record.position}: nothing says what stream {record.stream} is")
         batch = decode_columns(record.payload, schema) if record.kind == BATCH else None
+        if batch is not None and batch.clock == UNSYNCHRONISED and (delta_ns := self._set_since(record.position)):
+            batch.received_ns += delta_ns
+            batch.clock = RETIMED
         self.open[record.position] = None
         group = self._groups.get(record.stream)
         full = self._packer.rows_full(record.stream)
@@ -233,8 +239,8 @@ class Track:
             for position, count in zip(group.positions, group.counts):
                 del self.open[position]
                 if position < tail:
-                    evicted += count         # while it was under way: counted and announced already, the receiver knows better
+                    evicted += count         # while it was under way: announced, but the receiver has it
             group.positions = None
-            self._closed(group.stream, max(0, group.rows - evicted - len(group.dead)))
+            self._closed(group.stream, group.rows - len(group.dead), evicted)
             for sequence, reason in group.dead:
                 self._dead(group.stream, sequence, 1, reason)

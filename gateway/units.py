@@ -3,7 +3,7 @@
 import re
 
 _DURATION = {"ns": 1, "us": 10**3, "ms": 10**6, "s": 10**9, "m": 60 * 10**9, "h": 3600 * 10**9, "d": 86400 * 10**9}
-_SIZE = {"B": 1, "kB": 10**3, "MB": 10**6, "GB": 10**9, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30, "TiB": 1 << 40}
+_SIZE = {"B": 1, "kB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30, "TiB": 1 << 40}
 _QUANTITY = re.compile(r"(\d+(?:\.\d+)?)\s*([A-Za-z]+|%)")
 
 
@@ -32,10 +32,24 @@ class Duration(int):
         return _shortest(self, _DURATION)
 
 
+class Durability(Duration):
+    """How long events may wait to be made durable together: "ack" (0: not at all) or a duration. Durability.parse("10ms") == 10_000_000; raises ValueError."""
+
+    pattern = r"^\s*(ack|\d+(\.\d+)?\s*(ns|us|ms|s|m|h|d))\s*$"
+    summary = '"ack" or a duration such as "10ms"'
+
+    @classmethod
+    def parse(cls, text):
+        return cls(0) if text.strip() == "ack" else super().parse(text)
+
+    def __str__(self):
+        return super().__str__() if self else "ack"
+
+
 class Size(int):
     """Bytes. Size.parse("64KiB") == 65536; raises ValueError."""
 
-    pattern = r"^\s*\d+(\.\d+)?\s*(B|kB|MB|GB|KiB|MiB|GiB|TiB)\s*$"
+    pattern = r"^\s*\d+(\.\d+)?\s*(B|kB|MB|GB|TB|KiB|MiB|GiB|TiB)\s*$"
     summary = 'a size such as "64KiB" or "1GiB"'
 
     @classmethod

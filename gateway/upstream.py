@@ -156,6 +156,8 @@ class Upstream:
                     break
             if sent and self._link.want_write():
                 self._link.flush()
+            if perf_counter() > until:
+                self._answer(now)
         finally:
             self._pumping = False
         if self._link.connected:
@@ -164,6 +166,14 @@ class Upstream:
             self._arm(now)
 
     # --- sending
+
+    def _answer(self, now):
+        """Send one answer when the lanes used up the turn's time: while one drains for minutes, they would wait for its end."""
+        if self._mailbox is None or self._full() or not self._link.connected or self._link.want_write():
+            return
+        message = self._mailbox.next(now, perf_counter())
+        if message is not None and self._send(message, now) and self._link.want_write():
+            self._link.flush()
 
     def _next(self, now, until):
         if self._full():

@@ -18,17 +18,17 @@ def run(arguments):
 
         print(json.dumps(spec.schema(), indent=1))
         return 0
-    problems = []
+    problems, file = [], config.place(arguments.config)
     try:
-        loaded = config.load(arguments.config)
+        loaded = config.load(file)
         problems = rulebook.problems(loaded) + links.problems(loaded) + signing.problems(loaded)
     except config.Problems as error:
         problems = error.items + (rulebook.problems(error.sound) if error.sound else [])
     if arguments.json:
-        print(json.dumps({"config": str(arguments.config), "problems": [{"place": p, "problem": w} for p, w in problems]}))
+        print(json.dumps({"config": str(file), "problems": [{"place": p, "problem": w} for p, w in problems]}))
     else:
         for place, what in problems:
-            print(f"{arguments.config}: {place}: {what}" if place else f"{arguments.config}: {what}", file=sys.stderr)
+            print(f"{file}: {place}: {what}" if place else f"{file}: {what}", file=sys.stderr)
         if not problems:
-            print(f"{arguments.config}: ok")
+            print(f"{file}: ok")
     return 1 if problems else 0

@@ -19,7 +19,7 @@ from edge.errors import ConfigError, TidegateError
 from gateway import control
 from gateway.commands.ledger import table
 
-START_S = 30.0
+START_S = 120.0                  # a slow board compiles the rules for a while; who ends is noticed at once
 DRAIN_S = 30.0
 QUIET_S = 9.0                    # the fleet is silent: windows close by the idle time-out
 

@@ -133,8 +133,10 @@ streams = ["people"]
     everything = b"".join(path.read_bytes() for path in (tmp_path / "data").rglob("*") if path.is_file())
     for log in ("journal", "outbox/all", "dead"):
         buffer.run(_arguments(buffer, ["export", log, "-c", str(tmp_path / "t.toml")]))
-    dead_letters.run(_arguments(dead_letters, ["show", "1", "-c", str(tmp_path / "t.toml")]))
     said = capsys.readouterr().out
+    number = json.loads(said.splitlines()[-1])["number"]
+    dead_letters.run(_arguments(dead_letters, ["show", str(number), "-c", str(tmp_path / "t.toml")]))
+    said += capsys.readouterr().out
     assert hashed("Wanda-Marchetti") in said and '"4711"' in said and '"withheld"' in said and "not kept" in said
     for secret in ("SECRET", "Wanda", "Marchetti"):
         assert secret.encode() not in everything and secret not in said

@@ -1,6 +1,10 @@
+import errno
+
 import pytest
 from log_oracle import DIRECTORY, open_log, read_all
-from memory_disk import MemoryDisk
+from memory_disk import FaultyDisk, MemoryDisk
+
+from edge.errors import DiskError
 
 QUOTA = 8000
 
@@ -158,3 +162,27 @@ def test_files_of_the_directory_are_few():
     log.close()
     names = [p for p in disk.files if p.startswith(DIRECTORY)]
     assert len([p for p in names if p.endswith(".idx")]) == len([p for p in names if p.endswith(".seg")]) <= QUOTA // 500
+
+
+def test_a_full_log_whose_records_are_of_no_more_use_takes_records_again():
+    full = []
+    disk = FaultyDisk(lambda number, name: errno.ENOSPC if name == "pwrite" and full else None)
+    log, _ = bounded(disk)
+    log.keep_from = 0
+    while not log.full:
+        fill(log, 3, log.head)
+        log.sync()
+        full.append(True)                # each segment goes on with the one before
+        fill(log, 1, log.head)
+        with pytest.raises(DiskError):
+            log.sync()
+        full.clear()
+    log.sync()
+    assert log.full
+    log.drop_before(log.head)
+    assert not log.full and log.tail == log.head
+    fill(log, 3, log.head)
+    log.sync()
+    log.close()
+    log, _ = bounded(disk)
+    assert len(held(log)) == 30 and not log.recovery.damaged

@@ -26,8 +26,10 @@ import packet_shapes as shapes
 from flood import Flooded
 from site_world import Site
 
+from edge import mqtt
 from edge._intake import Intake, Topics
 from edge._mqtt import Flow
+from edge.errors import DeviceError
 from gateway import device as device_module
 from gateway.listener import Listener
 from gateway.reactor import Reactor
@@ -36,6 +38,7 @@ PER_UNIT = 100
 PACKET_BYTES_MAX = 4096
 GROWTH_BYTES_MAX = 4 << 20               # of the gateway's memory, by sessions of fuzz
 SESSION_PACKETS = 8
+READERS = (lambda data, version: mqtt.read_connect(data), mqtt.read_subscribe, mqtt.read_unsubscribe, mqtt.read_disconnect)
 SEEDS = {v5: shapes.seeds(v5) for v5 in (False, True)}
 
 
@@ -65,6 +68,12 @@ class Parser:
                 self.differences.append(f"{name}: MQTT {5 if v5 else 4}, {data.hex()}: {found}, fault {fault}, and not {wanted}")
             intake.clear()
             flow.acknowledged()
+            if stop == shapes.OTHER:
+                for read in READERS:
+                    try:
+                        read(data[used:], 5 if v5 else 4)
+                    except DeviceError:
+                        pass
             if k % 8 == 0:                           # as from a broker: it ends in an answer, and never reads past the end
                 if tap.feed(data, intake)[1] > len(data):
                     self.differences.append(f"{name}: the tap read past the end of {data.hex()}")
@@ -91,25 +100,26 @@ class Sessions:
     def unit(self, rng, name):
         v5 = rng.random() < 0.5
         data = session(rng, v5)
-        ours, theirs = socket.socketpair()
-        self.listener._welcome(theirs, name)
+        ours = socket.create_connection(("127.0.0.1", self.listener.port))
+        ours.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         ours.setblocking(False)
         at = 0
         while at < len(data):
             try:
-                at += ours.send(data[at:at + rng.randint(1, 400)])
+                at += ours.send(data[at:at + rng.randint(1, 800)])
             except BlockingIOError:
                 pass
             except OSError:
                 break
             self.turn()
+        self.turn()
         ours.close()
         self.turn()
         if self.listener.pool.held > self.listener.pool.held_max:
             self.faults.append(f"{name}: {self.listener.pool.held} bytes held")
         self.taken.clear()
 
-    def finish(self):
+    def finish(self, count):
         """An honest device is served as ever, and nothing is left of the others."""
         client = socket.create_connection(("127.0.0.1", self.listener.port))
         client.sendall(shapes.connect(True) + shapes.publish(b"d/honest", b"42", 1, 9, True))
@@ -121,9 +131,13 @@ class Sessions:
             self.faults.append("an honest device is not served after the sessions")
         client.close()
         self.turn()
+        found = {"sessions": self.listener.connections, "malformed": self.listener.malformed, "published": self.listener.published}
+        if found["sessions"] < count / 2 or min(found.values()) < count / 8:
+            self.faults.append(f"{found} of {count} sessions: this run tried too little")
         if self.listener.connected or self.listener.pool.held:
             self.faults.append(f"{self.listener.connected} devices and {self.listener.pool.held} bytes are left of sessions that ended")
         self.listener.close()
+        return found
 
 
 def session(rng, v5):
@@ -137,7 +151,7 @@ def session(rng, v5):
     parts = [shapes.mutate(hello, draw, seeds) if draw() % 3 == 0 else hello]
     for _ in range(SESSION_PACKETS):
         packet = seeds[draw() % len(seeds)]
-        parts.append(shapes.mutate(packet, draw, seeds) if draw() % 4 else packet)
+        parts.append(shapes.mutate(packet, draw, seeds) if draw() % 3 == 0 else packet)
     return b"".join(parts)
 
 
@@ -231,11 +245,11 @@ def run(seed, first, count):
         name, rng = f"seed {seed}, unit {i}", random.Random(f"{seed}/{i}")
         parser.unit(rng, name)
         sessions.unit(rng, name)
-    sessions.finish()
+    in_process = sessions.finish(count)
     broken += parser.differences + sessions.faults
-    figures = {"seed": seed, "first": first, "units": count, "packets": count * PER_UNIT, "session_packets": count * (1 + SESSION_PACKETS),
+    figures = {"seed": seed, "first": first, "units": count, "packets": count * PER_UNIT,
                "verdicts": {name: parser.verdicts[stop] for stop, name in enumerate(("dealt with", "others", "full", "refused"))},
-               "in_process_s": round(time.monotonic() - began, 1)}
+               **in_process, "in_process_s": round(time.monotonic() - began, 1)}
     for verdict in (shapes.MORE, shapes.OTHER, shapes.FAULT):
         if count > 20 and parser.verdicts[verdict] < count * PER_UNIT / 20:
             broken.append(f"only {parser.verdicts[verdict]} packets had the verdict {verdict}: this run tried too little")

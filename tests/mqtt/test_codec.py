@@ -1,7 +1,5 @@
 """edge._mqtt and edge.mqtt: what is valid is taken exactly, in any cut; what is not is refused with its section."""
 
-import random
-
 import pytest
 from hypothesis import given, settings, strategies as st
 from paho.mqtt import _packet as paho_packet
@@ -269,52 +267,3 @@ def test_answers_are_what_paho_reads(version):
     ("+/y", "$x/y", False), ("$x/#", "$x/y", True), ("a/+/c", "a//c", True), ("a", "a/", False)])
 def test_filters_match_as_the_standard_says(name_filter, topic, expected):
     assert mqtt.matches(name_filter, topic) is expected
-
-
-SEEDS = [publish(v5=v5, qos=q, properties=p) for v5 in (False, True) for q in range(3)
-         for p in ((b"", b"\x26\x00\x01a\x00\x01b", b"\x02\0\0\0\1\x03\x00\x01t") if v5 else (b"",))]
-SEEDS += [b"\x62\x02\x00\x07", b"\x62\x04\x00\x07\x00\x00", b"\xc0\x00", mqtt.connack(5, 0, False, {mqtt.RECEIVE_MAXIMUM: 5}),
-          b"\x10\x0f\x00\x04MQTT\x04\x02\x00\x3c\x00\x03abc", b"\x82\x08\x00\x01\x00\x03a/b\x01", b"\xa2\x07\x00\x01\x00\x03a/b"]
-
-
-def mutate(random_, data):
-    data = bytearray(data)
-    for _ in range(random_.randint(1, 4)):
-        kind, at = random_.randrange(4), random_.randrange(len(data) or 1)
-        if kind == 0 and data:
-            data[at] = random_.choice((0, 1, 0x7f, 0x80, 0xff, random_.randrange(256)))
-        elif kind == 1:
-            data[at:at] = random_.randbytes(random_.randint(1, 4))
-        elif kind == 2:
-            del data[at:at + random_.randint(1, 6)]
-        else:
-            data += random_.choice(SEEDS)
-    return bytes(data)
-
-
-def fuzz(seed, cases):
-    """Mutated packets to every reader: each ends in an answer or an error of the device."""
-    random_ = random.Random(seed)
-    flows = [flow_and_intake(v5, server) for v5 in (False, True) for server in (False, True)]
-    for i in range(cases):
-        data = mutate(random_, random_.choice(SEEDS))
-        flow, intake = flows[i % 4]
-        stop, consumed, _, fault = flow.feed(data, intake)
-        assert consumed <= len(data) and (stop == FAULT) == bool(fault)
-        if i % 1000 < 4:
-            intake.clear()
-            intake.topics.clear()
-            flows[i % 4] = flow_and_intake(flow.v5, flow.server)
-        if stop == OTHER and i % 5 == 0:
-            for read in (mqtt.read_connect, lambda d: mqtt.read_subscribe(d, 5), lambda d: mqtt.read_unsubscribe(d, 4),
-                         lambda d: mqtt.read_disconnect(d, 5)):
-                try:
-                    read(data[consumed:])
-                except DeviceError:
-                    pass
-
-
-def test_mutated_packets_end_in_an_answer_or_a_fault():
-    seed = random.randrange(1 << 32)
-    print("seed", seed)
-    fuzz(seed, 120_000)

@@ -316,7 +316,7 @@ def test_mosquitto_pub_with_certificate_password_and_permits(world, guarded, aut
 
 @pytest.mark.parametrize("text, says", [
     ("ann\n", "line 1"), ("ann:secret\n", "line 1"), (f"ann:{SECRETS['ann']}\nann:{SECRETS['ann']}\n", "twice"), ("a/b:" + SECRETS["ann"], "line 1"),
-    ("ann:$scrypt$ln=20,r=8,p=1$" + "A" * 22 + "$" + "A" * 43, "line 1")])
+    ("ann:$scrypt$ln=20,r=8,p=1$" + "A" * 22 + "$" + "A" * 43, "line 1")], ids=["no hash", "plain", "twice", "slash", "other cost"])
 def test_a_bad_password_file_is_told_by_its_line_and_without_its_secrets(tmp_path, text, says):
     (tmp_path / "passwd").write_text(text)
     with pytest.raises(ConfigError, match=says) as caught:

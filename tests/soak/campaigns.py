@@ -25,6 +25,8 @@ class Campaign(NamedTuple):
 CAMPAIGNS = (
     Campaign("hostile", "a hostile module ends no process, changes no other rule's output, is stopped in time and keeps no memory", "modules", 2000, 10_000, 1000,
              "hostile/hostile_run.py"),
+    Campaign("quota", "at a quota and on a full disk lanes give way by their policy; what is evicted, announced and lacking upstream is the same, event by event", "loads", 60, 5000,
+             500, "edge/quota_run.py"),
     Campaign("kill", "SIGKILL at random points under load loses no acknowledged event, doubles none after the receiver, and needs no repair", "kills", 200, 10_000, 250,
              "system/kill_run.py"),
     Campaign("fleet", "what the receiver has equals what the devices sent, through the listener and through Mosquitto, with crashes, dead links, duplicates and disorder",
@@ -42,4 +44,12 @@ CAMPAIGNS = (
              "log/bit_rot_run.py"),
     Campaign("io_errors", "an I/O error at any operation loses nothing that was acknowledged and stops nothing for longer than the disk refuses", "faults", 9262, 36_795, 4631,
              "log/io_errors_run.py"),
+    Campaign("years", "a gateway-year with power cuts, outages, clock steps, changes and hostile peers breaks no promise", "simulated gateway-years", 1, 1000, 5,
+             "world/years_run.py"),
+    Campaign("windows", "windows are bit-equal to an undisturbed run's, whatever crashes in them, with late and skewed input", "runs of 10 crashes", 10, 100, 10,
+             "world/windows_run.py"),
+    Campaign("clocks", "clocks that jump, begin in 1970 or are hours off lose nothing, change no order, fire no window twice and make nobody else late",
+             "runs of 50 jumps", 2, 100, 10, "world/clocks_run.py"),
+    Campaign("upstream", "an upstream that is slow, mute, out of order, forgetful, flapping or malformed costs nothing but time", "spells", 7, 700, 35,
+             "world/upstream_run.py"),
 )

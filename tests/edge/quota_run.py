@@ -1,0 +1,214 @@
+"""Campaign: quotas and full disks. Random loads on three lanes under each policy, the receiver up and down, on a disk with room, one that gets full in
+memory, and a small tmpfs where one can be mounted. At the end, by stream and event by event: what the receiver lacks = what was announced = what the ledger calls
+evicted; lanes that may not evict lose nothing; nothing was taken from a lane while a less urgent one of those that share had something to give."""
+
+import argparse
+import contextlib
+import errno
+import json
+import random
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from types import SimpleNamespace
+
+HERE = Path(__file__).resolve().parent
+sys.path[:0] = [str(HERE), str(HERE.parent / "log"), str(HERE.parents[1])]
+
+from memory_disk import MemoryDisk
+from pipeline_world import S, World
+
+import gateway.daemon
+from edge.disk import Disk
+from edge.share import Share
+from gateway.daemon import Daemon
+from gateway.gathering import Gathering
+
+BLOCK = 4096
+POLICIES = ("evict-oldest", "evict-lowest-priority", "backpressure")
+gateway.daemon.RETRY_S = 0
+
+
+class SmallDisk(MemoryDisk):
+    """Full for real: a write that needs more blocks than there are gets ENOSPC. room: bytes, None: no end."""
+
+    room = None
+
+    def used(self):
+        return sum(-(-getattr(node, "extent", 0) // BLOCK) * BLOCK for node in self.files.values())
+
+    def pwrite(self, fd, data, offset):
+        node = self.open_files[fd][1]
+        extent = max(getattr(node, "extent", 0), offset + len(data))
+        more = -(-extent // BLOCK) * BLOCK + -(-getattr(node, "extent", 0) // BLOCK) * -BLOCK
+        if self.room is not None and more and self.used() + more > self.room:
+            raise OSError(errno.ENOSPC, "no space left on device", self.open_files[fd][0])
+        node.extent = extent
+        return super().pwrite(fd, data, offset)
+
+
+class Gate(Daemon):
+    """A daemon without doors: takes events as its turns do, and holds them back when it must."""
+
+    def __init__(self, world):
+        self.world, self.core, self.pipeline, self.intake = world, world.core, world.pipeline, world.intake
+        self.pipeline.share, self._gathering = Share(1.0), Gathering(0)
+        self.clock = SimpleNamespace(now_ns=lambda: world.now_ns, quality=0)
+        self.parts, self.log, self.blocked = SimpleNamespace(sources=[]), world.lines, ""
+        self._stored, self._checkpoint_due, self._checkpointed, self.blocks, self.last_block = [], False, 0, 0, ""
+
+    def step(self, events=()):
+        """One turn; how many of the events found room in the intake."""
+        taken = 0
+        if not self.intake.closed:
+            for event in events:
+                if not self.intake.add(*event):
+                    break
+                taken += 1
+        if self.intake and not self.intake.closed and self._may_take():
+            self._store()
+        if self.intake.closed:
+            self._commit()
+        if self._checkpoint_due:
+            self._checkpoint()
+        return taken
+
+
+def configuration(chance, data):
+    """(text, lanes: name -> (priority, policy))."""
+    lanes, text = {}, f'[gateway]\nname = "g1"\ndata = "{data}"\n[listener]\n[upstream]\nhost = "nowhere"\n[journal]\nquota = "64KiB"\ndead_letters = "16KiB"\n'
+    one = chance.choice((*POLICIES, None))
+    for i in range(3):
+        lanes[f"lane{i}"] = chance.randint(0, 9), one or chance.choice(POLICIES)
+        text += f'[streams.s{i}]\ntopics = ["s{i}"]\n[streams.s{i}.fields]\nn = "i64"\ntext = "str"\n'
+        text += f'[lanes.lane{i}]\nstreams = ["s{i}"]\nage = "0s"\npriority = {lanes[f"lane{i}"][0]}\nquota = "{chance.randint(12, 40)}KiB"\nfull = "{lanes[f"lane{i}"][1]}"\n'
+    return text, lanes
+
+
+def watch(world, lanes, said):
+    """Note when a lane gives way although a less urgent one that shares has something to give."""
+    boxes = [box for box in world.core.outboxes.values() if lanes[box.name][1] == POLICIES[1]]
+    for box in boxes:
+        def give_way(box=box, old=box.log.give_way):
+            before = [other.name for other in boxes if lanes[other.name][0] > lanes[box.name][0] and other.log._evictable()]
+            gone = old()
+            if gone and before:
+                said.append(f"{box.name} gave way before {before}")
+            return gone
+
+        box.log.give_way = give_way
+
+
+def run_unit(seed, i, modules, broken, figures):
+    chance = random.Random(f"{seed}/{i}")
+    kind = ("quota", "full", "tmpfs")[(i % 10 >= 4) + (i % 10 == 9)]
+    with mounted(kind == "tmpfs", chance.randint(250, 500)) as data:
+        if kind == "tmpfs" and data is None:
+            kind = "full"
+        text, lanes = configuration(chance, data or "data")
+        disk = Disk() if kind == "tmpfs" else SmallDisk(seed=i)
+        world, said, offered = World(modules, text, disk).start(), [], {f"s{k}": 0 for k in range(3)}
+        watch(world, lanes, said)
+        gate = Gate(world)
+        if kind == "full":
+            disk.room = disk.used() + chance.randint(16, 40) * BLOCK
+        load(chance, world, gate, offered, figures)
+        if kind == "full":
+            disk.room = None
+        elif kind == "tmpfs":
+            subprocess.run(["mount", "-o", "remount,size=16m", data], check=True)
+        settle(world, gate)
+        said += judge(world, lanes, offered, figures)
+        figures[kind] += 1
+        world.close()
+    broken += [f"seed {seed}, unit {i} ({kind}, {lanes}): {text}" for text in said]
+
+
+def load(chance, world, gate, offered, figures):
+    up = False
+    for _ in range(120):
+        world.now_ns += S
+        up = up if chance.random() < (0.8 if up else 0.97) else not up
+        events = []
+        for _ in range(chance.randint(1, 12)):
+            name = chance.choices(list(offered), (1, 2, 4))[0]
+            events.append((name, json.dumps({"n": offered[name], "text": chance.randbytes(chance.choice((40, 150, 300))).hex()}).encode()))
+            offered[name] += 1
+        taken = gate.step([(name.encode(), payload) for name, payload in events])
+        for name, _ in reversed(events[taken:]):
+            offered[name] -= 1                   # held back: the device sends it later
+        figures["blocked turns"] += bool(gate.blocked)
+        if up:
+            world.drain(most=chance.randint(0, 12))
+        if chance.random() < 0.1:
+            gate._checkpoint_due = True
+
+
+def settle(world, gate):
+    """Room again, and the receiver up: everything that is there leaves."""
+    for _ in range(50):
+        world.now_ns += S
+        gate._checkpoint_due = True
+        gate.step()
+        if not world.drain() and not world.intake:
+            break
+
+
+def judge(world, lanes, offered, figures):
+    """What is wrong, event by event."""
+    said, announced = [], world.announced()
+    for k in range(3):
+        name, lane = f"s{k}", f"lane{k}"
+        rows, total = world.of(name), world.stream(name).next_sequence
+        gone = {s for first, count in announced.get(name, ()) for s in range(first, first + count)}
+        account = next((a for a in world.ledger if a.name == f"{lane}/{name}"), None)
+        evicted = account.out["evicted"] if account else 0
+        figures["events"] += total
+        figures["evicted"] += evicted
+        if total != offered[name]:
+            said.append(f"{name}: {offered[name]} were offered, {total} are numbered")
+        if set(rows) | gone != set(range(total)) or set(rows) & gone:
+            said.append(f"{name}: lacks {sorted(set(range(total)) - set(rows) - gone)[:5]} unannounced, {sorted(set(rows) & gone)[:5]} announced and there")
+        if evicted != len(gone):
+            said.append(f"{name}: the ledger says {evicted} evicted, {len(gone)} announced")
+        if lanes[lane][1] == POLICIES[2] and gone:
+            said.append(f"{name}: its lane may not evict, and {len(gone)} are gone")
+        said += [f"{name}: sequence {s} has {row[:20]}" for s, row in rows.items() if f"'n': {s}," not in row][:1]
+    return said + [f"ledger: {a.name} off by {a.difference}" for a in world.ledger if a.difference]
+
+
+@contextlib.contextmanager
+def mounted(wanted, kibibytes):
+    """A directory on a tmpfs of that size, or None where none can be mounted."""
+    if not wanted:
+        yield None
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        if subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={kibibytes}k", "tmpfs", folder], capture_output=True).returncode:
+            yield None
+            return
+        try:
+            yield folder
+        finally:
+            subprocess.run(["umount", "-l", folder], check=True)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    for name, default in (("seed", 1), ("first", 0), ("count", 20)):
+        parser.add_argument(f"--{name}", type=int, default=default)
+    arguments = parser.parse_args()
+    broken, figures = [], dict.fromkeys(("quota", "full", "tmpfs", "events", "evicted", "blocked turns"), 0)
+    with tempfile.TemporaryDirectory() as modules:
+        for i in range(arguments.first, arguments.first + arguments.count):
+            try:
+                run_unit(arguments.seed, i, modules, broken, figures)
+            except Exception as error:           # one broken unit does not hide the others
+                broken.append(f"seed {arguments.seed}, unit {i}: {error!r}")
+    print(json.dumps({"seed": arguments.seed, "units": arguments.count, **figures, "broken": broken}))
+    return 1 if broken else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
