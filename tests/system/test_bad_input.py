@@ -94,7 +94,7 @@ def test_a_metrics_port_in_use(site):
 def test_certificate_files_that_are_not_there(site, end, what):
     tables = {"listener": LISTENER, "upstream": UPSTREAM, "broker": '[broker]\nhost = "127.0.0.1"\n'}
     tables[end] += 'tls = { ca = "ca.pem", cert = "cert.pem", key = "key.pem" }\n'
-    tables["listener"] += 'acl_file = "permits"\n'
+    tables["listener"] += 'acl_file = "permits"\n' if end == "listener" else ""
     world = site(HEAD + "".join(tables.values()) + STREAM + LANE)
     if what == "not pem":
         for name in ("ca", "cert", "key"):
