@@ -127,7 +127,8 @@ streams = ["people"]
     daemon.start()
     for i in range(50):
         daemon.intake.add(b"people/Wanda-Marchetti", json.dumps({"card": f"4711-SECRETCARD-{i}", "pin": f"SECRETPIN{i}", "temp": i if i % 2 else "SECRETTEMP"}).encode())
-    daemon.turn(0)
+    while daemon.pipeline.dead.log.durable < 2:
+        daemon.turn(0.02)
     assert "mask" in Letters(daemon).handle({"do": "retry", "numbers": [1], "who": "local:0"})["refused"][0][1]
     daemon.close()
     everything = b"".join(path.read_bytes() for path in (tmp_path / "data").rglob("*") if path.is_file())
