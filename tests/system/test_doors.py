@@ -81,7 +81,8 @@ acl_file = "permits"
         assert json.loads(gateway.ask("status", "--json").stdout)["listener"]["denied"] == 2
     finally:
         gateway.stop()
-    assert [json.loads(line)["who"] for line in gateway.ask("buffer", "export", "journal").stdout.splitlines()] == ["MARKER"]
+    exported = gateway.ask("buffer", "export", "journal", "--stream", "env")
+    assert [json.loads(line)["who"] for line in exported.stdout.splitlines()] == ["MARKER"], exported
     assert not [path for path in (tmp_path / "data").rglob("*") if path.is_file() and b"MARKER" in path.read_bytes()]
 
 
