@@ -18,10 +18,10 @@ demo: $(VENV)/built  ## simulated devices, rules, upstream, ledger: the whole wa
 
 test: $(VENV)/built  ## all tests
 	sh scripts/prerequisites --tests
-	$(BIN)/python -m pytest -q
+	$(BIN)/python -m pytest -q -n auto --dist loadfile
 
 check: $(VENV)/built  ## the quick tests: what to run before a push
-	$(BIN)/python -m pytest -q -x -m "not slow"
+	$(BIN)/python -m pytest -q -x -n auto --dist loadfile -m "not slow"
 
 bench: $(VENV)/built  ## each figure beside its baseline, in one run
 	sh scripts/prerequisites --tests

@@ -81,7 +81,7 @@ class Daemon:
         self._every(TICK_S, self._tick)
         self._every(self.config.gateway.checkpoint.seconds or TICK_S, self._want_checkpoint)
         if self.config.gateway.ledger:
-            self.core.account(self._now_ns())
+            self.core.account(self.now_ns())
             self._every(self.config.gateway.ledger.seconds, self._account)
         if self._notifier.watchdog_s:
             self._every(self._notifier.watchdog_s, self._notifier.alive)
@@ -170,7 +170,7 @@ class Daemon:
             return self._block(str(error))
 
     def _store(self):
-        self._stored += self.pipeline.store(self.intake, self._now_ns(), self.clock.quality)
+        self._stored += self.pipeline.store(self.intake, self.now_ns(), self.clock.quality)
         self.intake.closed = True
         self._gathering.stored()
 
@@ -246,10 +246,10 @@ class Daemon:
         if delta:
             self.log("clock", f"was set by {delta / 1e9:+.1f} s")
             self.pipeline.clock_set(delta)
-        self.pipeline.tick(self._now_ns())
+        self.pipeline.tick(self.now_ns())
         self._forward()
 
-    def _now_ns(self):
+    def now_ns(self):
         """The receive clock. While the gateway was away no device could be heard: that time counts as a step of the clock, and as nobody's silence."""
         now_ns = self.clock.now_ns()
         away_ns = now_ns - self.pipeline.received_ns
@@ -261,7 +261,7 @@ class Daemon:
     def _account(self):
         """Say what became of the events since the last time."""
         if not (self.blocked or self.core.unsettled or self.pipeline.blocked):
-            self.core.account(self._now_ns())
+            self.core.account(self.now_ns())
             self._forward()
 
     def _want_checkpoint(self):

@@ -53,7 +53,7 @@ class Letters:
             else:
                 letters.append(letter)
                 size += len(letter[3])
-        stored, done, more = fates.retry(self._pipeline, letters, self._daemon.clock.now_ns(), self._daemon.clock.quality, who)
+        stored, done, more = fates.retry(self._pipeline, letters, self._daemon.now_ns(), self._daemon.clock.quality, who)
         known |= dict.fromkeys(done, fates.RETRIED)
         through = self._daemon.take(stored)
         return {"done": done, "refused": sorted((*refused, *more)), "left": left, "waits": not through}

@@ -25,6 +25,9 @@ class Sky:
     def __init__(self, arrivals):
         self.now, self.arrivals = 0.0, list(arrivals)        # (at, number, QoS), ascending
 
+    def monotonic(self):
+        return self.now
+
     def turn(self, timeout_s):
         self.now += timeout_s
         if self.arrivals and self.arrivals[0][0] <= self.now:
@@ -43,7 +46,7 @@ class Turns(Daemon):
         self.reactor = Sky(arrivals)
         self.reactor.intake, self.reactor.taken = self.intake, []
         self.pipeline.share = Share(1.0)
-        self._gathering, self._wait_s, self._granted_ns = Gathering(Durability.parse(durability).seconds), 1.0, 0
+        self._gathering, self._wait_s, self._granted_s = Gathering(Durability.parse(durability).seconds), 1.0, 0.0
         self.clock = SimpleNamespace(now_ns=lambda: world.now_ns + int(self.reactor.now * 1e9), quality=0)
         self.parts, self.log, self.blocked = SimpleNamespace(sources=[self]), world.lines, ""
         self._stored, self._checkpoint_due, self.blocks, self.last_block = [], False, 0, ""
