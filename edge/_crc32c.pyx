@@ -35,6 +35,7 @@ cdef extern from *:
     }
 
     #if defined(__x86_64__) && defined(__GNUC__)
+    #include <cpuid.h>
     #ifdef __clang__               /* for which the instruction is a feature of its own */
     #define WITH_CRC __attribute__((target("sse4.2,crc32")))
     #else
@@ -42,7 +43,10 @@ cdef extern from *:
     #endif
     static inline WITH_CRC uint32_t step8(uint32_t c, uint64_t w) { return (uint32_t)__builtin_ia32_crc32di(c, w); }
     static inline WITH_CRC uint32_t step1(uint32_t c, uint8_t b) { return __builtin_ia32_crc32qi(c, b); }
-    static int processor_has_crc(void) { __builtin_cpu_init(); return __builtin_cpu_supports("sse4.2") != 0; }
+    static int processor_has_crc(void) {                                                       /* __builtin_cpu_supports says no to all under zig */
+        unsigned a, b, c, d;
+        return __get_cpuid(1, &a, &b, &c, &d) && (c & bit_SSE4_2) != 0;
+    }
     #elif defined(__aarch64__) && defined(__GNUC__) && defined(__linux__)
     #include <sys/auxv.h>
     #define WITH_CRC
