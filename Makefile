@@ -42,7 +42,7 @@ deb: wheels $(VENV)/built  ## dist/: Debian packages for arm64 and amd64, with a
 	sh scripts/prerequisites --packages
 	$(BIN)/python release/package.py dist/tidegate-$(VERSION)-*.whl
 
-test-arm64: $(VENV)/built  ## as root: the arm64 package of `make deb` installed and at work under emulation (5 to 10 minutes)
+test-arm64: $(VENV)/built  ## as root: the arm64 package of `make deb` installed and at work under emulation (1 to 3 minutes, once 6 more)
 	sh scripts/prerequisites --arm64
 	$(BIN)/python release/arm64.py dist/tidegate_$(VERSION)_arm64.deb
 

@@ -2,7 +2,7 @@
 
     python release/arm64.py dist/tidegate_VERSION_arm64.deb
 
-As root. The root file system is made once and kept in the cache (6 minutes on two busy cores); then it takes 3. It shows that the package installs, that code
+As root. The root file system is made once and kept in the cache (up to 6 minutes); then it takes 1 to 3. It shows that the package installs, that code
 and extensions are right for the processor, that rules compile there, that a fleet's events come through with a balanced ledger, and that what comes
 out is the same to the bit as here. It shows nothing about speed, and no systemd runs.
 """
