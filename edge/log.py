@@ -112,9 +112,11 @@ class Log:
             self.roll()
         elif self._unsynced and self._unsynced_bytes + size > UNSYNCED_BYTES_MAX:
             self.sync()
+        if self._fresh:
+            self._begin()
         while self.size_bytes + size > self.quota_bytes_max and self.give_way():
             pass
-        if self._fresh:
+        if self._fresh:                  # what on_evict appended filled the segment
             self._begin()
         self._hold(kind, 0 if self._unsynced else FOLLOWS_DURABLE, stream, first, count, payload)
         return self.head - 1

@@ -54,7 +54,7 @@ class Gate(Daemon):
     def __init__(self, world):
         self.world, self.core, self.pipeline, self.intake = world, world.core, world.pipeline, world.intake
         self.pipeline.share, self._gathering = Share(1.0), Gathering(0)
-        self.clock = SimpleNamespace(now_ns=lambda: world.now_ns, quality=0)
+        self.clock, self._machine = SimpleNamespace(now_ns=lambda: world.now_ns, quality=0), SimpleNamespace(sleep=lambda seconds: None)
         self.parts, self.log, self.blocked = SimpleNamespace(sources=[]), world.lines, ""
         self._stored, self._checkpoint_due, self._checkpointed, self.blocks, self.last_block = [], False, 0, 0, ""
 

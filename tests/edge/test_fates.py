@@ -28,6 +28,9 @@ class Gateway:
         self.world, self.pipeline, self.core, self.refuses = world, world.pipeline, world.core, ""
         self.clock = SimpleNamespace(now_ns=lambda: world.now_ns, quality=0)
 
+    def now_ns(self):
+        return self.world.now_ns
+
     def take(self, stored):
         self.pipeline.sync()
         self.pipeline.run(stored)

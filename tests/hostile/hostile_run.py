@@ -40,6 +40,7 @@ from edge.limits import Limits
 from edge.rule import Rule
 from edge.schema import Schema
 from edge.stage import Stage, Stream
+from edge.succession import partial_schema
 from gateway.config import parse
 from gateway.core import Core
 
@@ -133,17 +134,15 @@ class Line:
         return took
 
     def attach(self, rule):
-        output = Stream(60_000, rule.output_schema, Watermarks())
-        late = Stream(60_001, rule.late_schema, Watermarks())
-        stage = Stage(rule, self.source, output, late)
+        output, late, partial = (Stream(60_000 + i, schema, Watermarks) for i, schema in enumerate(
+            (rule.output_schema, rule.late_schema, partial_schema(rule))))
+        stage = Stage(rule, self.source, output, late, partial)
         output.outboxes = late.outboxes = [Taker()]
-        self.source.stages.insert(0, stage)          # before the good ones: what it does comes first
-        self.pipeline.stages.insert(0, stage)
+        self.pipeline.lay_out([stage, *self.pipeline.stages])        # before the good ones: what it does comes first
         return stage
 
     def detach(self, stage):
-        self.source.stages.remove(stage)
-        self.pipeline.stages.remove(stage)
+        self.pipeline.lay_out([other for other in self.pipeline.stages if other is not stage])
 
 
 class Taker:

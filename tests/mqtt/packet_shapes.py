@@ -174,9 +174,13 @@ class Reading:
                 raise Wrong
         if not topic:
             raise Wrong
+        if qos == 2 and number in self.received:
+            return
+        if topic.startswith(b"$") or any(ord(c) < 0x20 or 0x7F <= ord(c) < 0xA0 for c in topic.decode()):
+            if qos and not self.v5:                      # MQTT 5 has a reason code for it
+                raise Wrong
+            return
         if qos == 2:
-            if number in self.received:
-                return
             self.received.add(number)
         events.append((topic, rest, qos))
 

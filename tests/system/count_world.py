@@ -18,6 +18,7 @@ HEAD = """
 name = "site"
 data = "data"
 checkpoint = "1s"
+ledger = "0s"
 """
 LISTENER = """
 [listener]

@@ -166,7 +166,7 @@ def test_eviction_while_the_lane_sends(site, devices, rate, checkpoint):
     account = world.account("lane", "main/env")
     assert account.get("pending", 0) == 0 and account["in"] == device.published, account
     lost = account.get("evicted", 0)
-    assert lost >= evicted                                 # what a replay puts out beyond the quota is announced, though it had arrived
+    assert (lost > 0) >= (evicted > 0)                     # what went since the last checkpoint comes again from the journal; what finds no room is announced
     assert world.stop("receiver") == 0
     stream = world.last_json("receiver")["streams"][0]
     assert stream["missing"] == [] and stream["received"] + sum(count for _, count in stream["announced"]) == device.published
