@@ -21,7 +21,7 @@ from edge.cipher import OVERHEAD
 from edge.errors import DiskError
 from edge.opening import Opening, write_index
 from edge.reader import Reader
-from edge.segment import CONTINUES, MENDED, SEALED_RECORDS, SEGMENT_HEADER, SKIPS, Segment, merged
+from edge.segment import CONTINUES, SEALED_RECORDS, SEGMENT_HEADER, SKIPS, Segment, merged
 
 UNSYNCED_BYTES_MAX = 1 << 20         # in RAM; append() syncs by itself beyond that
 BLOCK = 4096                         # of a file system: the least that it writes
@@ -291,8 +291,7 @@ class Log:
         try:
             for segment in self._segments:
                 if position < segment.end:
-                    later_run = segment.flags & MENDED and (segment.continues or not segment.records)
-                    if not segment.flags & SKIPS and not later_run:    # what stands before a segment was durable when it was made, but where an opening skipped what was torn
+                    if segment.follows_durable:
                         sure = segment.first
                     for r in self._reader.records(segment, segment.first, payloads=False):
                         if r.flags & FOLLOWS_DURABLE:

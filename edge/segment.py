@@ -61,6 +61,11 @@ class Segment:
         return bool(self.flags & CONTINUES)
 
     @property
+    def follows_durable(self) -> bool:
+        """Whether all that stood before it was durable when it was made: not where an opening skipped what was torn, nor of a later run of a repair."""
+        return not self.flags & SKIPS and not (self.flags & MENDED and (self.continues or not self.records))
+
+    @property
     def records(self) -> int:
         return self.held - self.first - sum(b - a for a, b in self.holes)
 
