@@ -112,12 +112,9 @@ class Log:
             self.roll()
         elif self._unsynced and self._unsynced_bytes + size > UNSYNCED_BYTES_MAX:
             self.sync()
-        if self._fresh:
-            self._begin()
+        self._begin()
         while self.size_bytes + size > self.quota_bytes_max and self.give_way():
-            pass
-        if self._fresh:                  # what on_evict appended filled the segment
-            self._begin()
+            self._begin()                # what on_evict appended may have filled the segment
         self._hold(kind, 0 if self._unsynced else FOLLOWS_DURABLE, stream, first, count, payload)
         return self.head - 1
 
@@ -236,6 +233,8 @@ class Log:
         self._fresh, self._continues = True, False
 
     def _begin(self):
+        if not self._fresh:
+            return
         self._fresh = False
         if self._fd is None:
             self._salt = self._new_salt()
@@ -355,8 +354,7 @@ class Log:
 
     def give_way(self) -> bool:
         """Report what is in the oldest segment and remove it. False when none may go. Raises DiskError."""
-        n = 0 if self._evicting else self._evictable()
-        if n == 0:
+        if self._evicting or not (n := self._evictable()):
             return False
         self._evicting = True
         try:
