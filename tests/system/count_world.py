@@ -18,7 +18,7 @@ HEAD = """
 name = "site"
 data = "data"
 checkpoint = "1s"
-ledger = "0s"
+ledger = "0s"                                    # its rows would count on the lanes
 """
 LISTENER = """
 [listener]
