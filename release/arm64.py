@@ -22,6 +22,7 @@ SUITE = "bookworm"
 PACKAGES = "python3,adduser"
 PROCESSOR = "cortex-a53"         # of a Raspberry Pi 3 and Zero 2 W; the emulator's default has instructions that no such board has
 SIZE_MAX = 35_000_000
+HOSTILE = "120"                  # modules
 # The checksum of every record, by the processor's instruction and by table.
 CHECKSUM = """
 import os
@@ -120,6 +121,15 @@ def compared(board):
     return f"{native.count(chr(10))} rows equal to the bit, and the batches of {len(digests.splitlines())} streams"
 
 
+def attacked(board):
+    """Hostile modules beside good rules there: none ends the process or changes what another rule puts out, and each is stopped."""
+    for part in ("tests/hostile", "tests/host", "tests/log", "rules/ready"):
+        shutil.copytree(ROOT / part, board.root / "tmp/suite" / part, ignore=shutil.ignore_patterns("__pycache__"))
+    said = board.call("/opt/tidegate/bin/python3", "/tmp/suite/tests/hostile/hostile_run.py", "--seed", "1", "--count", HOSTILE, "--child-every", "30")
+    result = json.loads(said.splitlines()[-1])
+    return f"{result['modules']} hostile modules: {', '.join(f'{n} {fate}' for fate, n in sorted(result['fates'].items()))}; at most {result['overrun_ms']} ms late"
+
+
 def removed(board):
     """remove keeps configuration and data, purge deletes both."""
     data, program = board.root / "var/lib/tidegate", board.root / "opt/tidegate"
@@ -139,7 +149,7 @@ def main():
         subprocess.run(["tar", "-xf", archive, "-C", folder, "--exclude=./dev/*"], check=True)
         board = Board(Path(folder))
         print(f"root      {time.monotonic() - began:5.0f} s", flush=True)
-        for step in (installed, demonstrated, compared, removed):
+        for step in (installed, demonstrated, compared, attacked, removed):
             began = time.monotonic()
             said = step(board, deb) if step is installed else step(board)
             print(f"{step.__name__:13} {time.monotonic() - began:4.0f} s  {said}", flush=True)
