@@ -125,7 +125,7 @@ def attacked(board):
     """Hostile modules beside good rules there: none ends the process or changes what another rule puts out, and each is stopped."""
     for part in ("tests/hostile", "tests/host", "tests/log", "rules/ready"):
         shutil.copytree(ROOT / part, board.root / "tmp/suite" / part, ignore=shutil.ignore_patterns("__pycache__"))
-    said = board.call("/opt/tidegate/bin/python3", "/tmp/suite/tests/hostile/hostile_run.py", "--seed", "1", "--count", HOSTILE, "--child-every", "30")
+    said = board.call("/opt/tidegate/bin/python3", "/tmp/suite/tests/hostile/hostile_run.py", "--seed", "1", "--count", HOSTILE, "--child-every", "30", "--emulated")
     result = json.loads(said.splitlines()[-1])
     return f"{result['modules']} hostile modules: {', '.join(f'{n} {fate}' for fate, n in sorted(result['fates'].items()))}; at most {result['overrun_ms']} ms late"
 
