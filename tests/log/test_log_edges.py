@@ -171,6 +171,26 @@ def test_a_segment_whose_events_cannot_be_read_is_not_evicted_unreported():
     assert log.tail > 0 and evicted == [r for r in range(1, i) if r not in {e.first for e in read_all(log) if e.kind == 2}]
 
 
+def test_what_eviction_has_reported_it_does_not_report_again_when_the_removal_failed():
+    disk, evicted = Odd(), []
+    log = open_log(disk, quota_bytes_max=8000, on_evict=lambda kind, stream, first, count: evicted.extend(range(first, first + count)))
+    disk.odd["unlink"] = refused(errno.EIO)
+    i = 0
+    with pytest.raises(DiskError, match="cannot remove segments"):
+        while True:
+            log.append(2, 3, i, 1, b"x" * 70)
+            i += 1
+    told = list(evicted)
+    assert told and log.tail == 0 and log.evicts_before == told[-1] + 2, "it stands there still"
+    for _ in range(2):
+        with pytest.raises(DiskError):
+            log.append(2, 3, i, 1, b"x" * 70)
+    assert evicted == told
+    disk.odd.clear()
+    log.append(2, 3, i, 1, b"x" * 70)
+    assert evicted == told and log.tail == log.evicts_before
+
+
 # --- opening
 
 @pytest.mark.parametrize("nth", [1, 2])

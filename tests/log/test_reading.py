@@ -321,3 +321,37 @@ def test_what_an_earlier_start_put_aside_is_listed_without_the_reasons():
     listdir = disk.listdir
     disk.listdir = lambda path: listdir(path) + (["quarantine"] if path == DIRECTORY else [])
     assert LogReader(disk, DIRECTORY).quarantined == ["a.seg", "b.seg"]
+
+
+class Veil:
+    """A cipher that anybody sees through. spoiled: payloads that it does not know again."""
+
+    spoiled = ()
+
+    def hide(self, position, kind, stream, first, count, payload):
+        return bytes(40) + payload
+
+    def show(self, record):
+        return None if record.payload[40:] in self.spoiled else record.payload[40:]
+
+
+@pytest.mark.parametrize("position", [0, 2, 3])
+def test_a_payload_that_is_not_what_was_encrypted_is_damage_of_that_record(position):
+    disk, veil = MemoryDisk(), Veil()
+    log = open_log(disk, segment_bytes_max=1 << 16, preamble=None, cipher=veil)
+    for i in range(4):
+        log.append(2, 3, i, 1, b"secret %d" % i)
+    log.close()
+    files = {path: bytes(node.data) for path, node in disk.files.items()}
+    veil.spoiled = (b"secret %d" % position,)
+    reader = LogReader(MemoryDisk(files), DIRECTORY, veil)
+    records = list(reader.all())
+    assert [r.payload for r in records] == [b"secret %d" % i for i in range(4) if i != position]
+    found, = reader.damage
+    assert (found.first, found.after, found.what) == (position, position + 1, "the payload is not what was encrypted")
+    assert (found.offset, found.end) == (32 + position * 84, 32 + position * 84 + 84)
+    assert positions(reader) == [i for i in range(4) if i != position] and len(reader.damage) == 1, "told once"
+    plain = LogReader(MemoryDisk(files), DIRECTORY)
+    assert [r.position for r in plain.all(payloads=False)] == [0, 1, 2, 3] and not plain.damage, "headers need no key"
+    log = open_log(MemoryDisk(files), preamble=None, cipher=veil)
+    assert [r.position for r in log.read(0)] == [i for i in range(4) if i != position] and log.recovery.damaged == 1 and log.recovery.lost == [(position, position + 1)]
