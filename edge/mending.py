@@ -56,7 +56,11 @@ class Mending:
                 patient.gap_before = True
                 if patient.lost:                     # torn in the last group: its parts go to files of their own, as the rest is written again
                     patient.why.append("records were torn by a power cut, and no file has the positions before it")
+            if previous is not None:
+                previous.end_lost = previous.reach < previous.segment.end < patient.segment.first
             previous = patient
+        if previous is not None and previous.lost and not previous.why and self._beyond() > self._head:
+            previous.why.append("records were torn by a power cut, and it is not the last file any more")
 
     @property
     def actions(self) -> list[dict]:
@@ -97,8 +101,11 @@ class Mending:
             self._write(Segment(self._serial + 1, patient.head, self._salt(), MENDED | UNSURE), [])
         whole = bool(runs) and runs[0][0] == segment.first
         if patient.sick:
+            flags = MENDED | CONTINUES | UNSURE | segment.flags & SEALED_RECORDS
+            if patient.end_lost:                     # and the next segment skips what is behind it, so that it cannot tell
+                self._write(Segment(segment.serial, segment.end, segment.salt, flags), [])
             for run in reversed(runs[whole:]):
-                self._write(Segment(segment.serial, run[0], segment.salt, MENDED | CONTINUES | UNSURE | segment.flags & SEALED_RECORDS), [run], segment)
+                self._write(Segment(segment.serial, run[0], segment.salt, flags), [run], segment)
             runs = runs[:whole]
         self._rewrite(segment, runs, segment.flags | MENDED * patient.gap_before)
 
@@ -215,10 +222,11 @@ class Mending:
 
 class _Patient:
     """A segment that counts. runs: [first position, position after, [(offset, end), ...]] of what can be read; reach: the position after the last of them;
-    lost: positions that cannot; why: what is wrong, in words; head: the position after all that it can have held."""
+    lost: positions that cannot; why: what is wrong, in words; head: the position after all that it can have held; gap_before: its header is to say that the
+    positions before it are lost; end_lost: positions at its end are, and no segment begins where it ends."""
 
     def __init__(self, reader, segment, check):
-        self.segment, self.runs, self.why, self.gap_before, self.records = segment, [], [], False, 0
+        self.segment, self.runs, self.why, self.gap_before, self.end_lost, self.records = segment, [], [], False, False, 0
         path = reader.path(segment)
         reader_damage = len(reader.damage)
         for record in reader.records(segment):

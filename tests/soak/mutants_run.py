@@ -34,7 +34,7 @@ SHARES = 100
 SECONDS_MAX = 6.0                    # of tests a mutant, as they took under coverage
 FILE_SECONDS_MAX = 2.0               # of them in one file
 WALL_S_MAX = 120
-DATA_BYTES_MAX = 3 << 30
+DATA_BYTES_MAX = 1 << 30
 KILLED_MIN = 0.9
 
 
@@ -230,7 +230,7 @@ class Trial:
                 quiet = os.open(os.devnull, os.O_RDWR)
                 for fd in (0, 1, 2):
                     os.dup2(quiet, fd)
-                resource.setrlimit(resource.RLIMIT_CPU, (int(8 + 4 * seconds),) * 2)
+                resource.setrlimit(resource.RLIMIT_CPU, (int(4 + 2 * seconds),) * 2)
                 resource.setrlimit(resource.RLIMIT_DATA, (DATA_BYTES_MAX,) * 2)
                 resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
                 resource.setrlimit(resource.RLIMIT_FSIZE, (256 << 20,) * 2)
