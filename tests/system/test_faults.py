@@ -47,7 +47,7 @@ def block(world, device, small_disk):
             device.publish(200)
         return world.ask("status")["blocked"]
 
-    world.wait_for(blocked, "the gateway to say that it is blocked", 20)
+    world.wait_for(blocked, "the gateway to say that it is blocked", 60)
 
 
 def test_a_full_disk_acknowledges_nothing_and_loses_nothing(site, devices, small_disk):
@@ -91,7 +91,7 @@ def test_a_gateway_stopped_on_a_full_disk_starts_again(site, devices, small_disk
     time.sleep(2)
     assert world.processes["gateway"].poll() is None, world.errors()
     small_disk(False)
-    world.wait_for(lambda: world.ask("status"), "the gateway to answer", 20)
+    world.wait_for(lambda: world.ask("status"), "the gateway to answer", 60)
     world.start_receiver()
     device.settle()
     wanted = set(device.all_events())
