@@ -2,6 +2,7 @@
 
 import msgspec
 from rule_module import STREAM
+from settings import GATEWAY
 
 from edge.deployment import Deployment
 from edge.errors import RuleError
@@ -10,13 +11,7 @@ from gateway.config import parse
 from gateway.manage import Manager
 from gateway.reactor import Reactor
 
-CONFIG = """
-[gateway]
-name = "g1"
-data = "data"
-[listener]
-[upstream]
-host = "nowhere"
+CONFIG = GATEWAY + """
 [streams.s]
 topics = ["s"]
 fields = { t = "f64" }

@@ -7,7 +7,8 @@ import sys
 
 import pytest
 import wasmtime
-from rule_harness import RULES, Refused, Rows, Rule, sections, to_leb
+from rule_harness import RULES, Refused, Rows, Rule
+from wasm_bytes import leb, sections
 
 ziglang = pytest.importorskip("ziglang", reason="the C rules are built with ziglang==0.17.1: pip install ziglang==0.17.1")
 FLAGS = [*(RULES / "c" / "flags").read_text().split(), "-Werror"]
@@ -34,7 +35,7 @@ def test_the_example_of_the_readme_works(tmp_path):
 def test_the_smallest_module_of_the_abi_works(tmp_path):
     wasm = bytes(wasmtime.wat2wasm(re.search(r"```wat\n(.*?)```", (RULES / "ABI.md").read_text(), re.S)[1]))
     manifest = b'\x0dtidegate.rule{"name": "small", "version": 1, "abi": 1, "summary": "", "parameters": []}'
-    (tmp_path / "small.wasm").write_bytes(wasm + b"\0" + to_leb(len(manifest)) + manifest)
+    (tmp_path / "small.wasm").write_bytes(wasm + b"\0" + leb(len(manifest)) + manifest)
     rule = Rule(tmp_path / "small.wasm", [("temp", "f64")])
     assert rule.process(Rows([{"temp": float(t)} for t in range(100)] + [{}])).selected == list(range(31, 100))
 
