@@ -252,4 +252,4 @@ def before(now, keep):
     """The deployment that goes back to the previous version. keep: the present one is then the previous. Raises ConfigError."""
     if now is None or now.previous is None:
         raise ConfigError(f"rule {now.rule if now else ''}: there is no previous version to go back to")
-    return replace(now, digest=now.previous["digest"], params=now.previous["params"], previous=now.version if keep else None)
+    return replace(now.before(), previous=now.kept if keep else None)

@@ -80,12 +80,12 @@ class FakeCore:
         self.calls.append(("deploy", wanted, policy, horizon_ns, who))
         old = self.deployments.get(wanted.rule)
         if old is not None and old.digest != wanted.digest:
-            wanted = msgspec.structs.replace(wanted, previous=old.version)
+            wanted = msgspec.structs.replace(wanted, previous=old.kept)
         return self._swap("swap", wanted.rule, wanted, policy, who)
 
     def rollback(self, rule, *, who=""):
         old = self.deployments[rule]
-        return self._swap("rollback", rule, msgspec.structs.replace(old, digest=old.previous["digest"], params=old.previous["params"], previous=old.version), who=who)
+        return self._swap("rollback", rule, msgspec.structs.replace(old.before(), previous=old.kept), who=who)
 
     def set_enabled(self, rule, enabled, *, who=""):
         return self._swap("enable" if enabled else "disable", rule, msgspec.structs.replace(self.deployments[rule], enabled=enabled), who=who)
@@ -100,7 +100,7 @@ class FakeCore:
 
     def promote(self, rule, *, who=""):
         old = self.deployments[rule]
-        return self._swap("promote", rule, msgspec.structs.replace(old, digest=old.shadow["digest"], params=old.shadow["params"], shadow=None, previous=old.version), who=who)
+        return self._swap("promote", rule, msgspec.structs.replace(old, digest=old.shadow["digest"], params=old.shadow["params"], shadow=None, previous=old.kept), who=who)
 
     def remove(self, rule, *, who=""):
         return self._swap("remove", rule, None, who=who)
