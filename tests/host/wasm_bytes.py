@@ -29,3 +29,13 @@ def sections(wasm):
         size, start = leb_at(wasm, at + 1)
         yield wasm[at], wasm[start:start + size]
         at = start + size
+
+
+def without(wasm, name) -> bytes:
+    """The module without its custom section of a name."""
+    kept = b""
+    for number, payload in sections(wasm):
+        size, start = leb_at(payload, 0) if number == 0 else (0, 0)
+        if number or payload[start:start + size] != name:
+            kept += bytes([number]) + leb(len(payload)) + payload
+    return wasm[:8] + kept
