@@ -379,6 +379,7 @@ class Core:
                 self.settle()
             raise
         self.pipeline.pay()
+        change.show()
         self.refused.pop(rule, None)
 
     def settle(self):

@@ -187,3 +187,13 @@ def test_other_limits_or_lanes_for_the_same_version_leave_the_version_before_whe
     finished(world.deploy("hop", limits=LIMITS, policy="keep"))
     finished(world.carry_out(world.core.rollback("hop")))
     assert world.core.deployments["hop"].params == first.params
+
+
+def test_whoever_watches_the_partial_stream_sees_what_a_swap_closes(modules):
+    world, seen = World(modules).start(), []
+    world.stream("tumble.partial").tap = lambda batch: seen.extend((batch.first_sequence + i, repr(row)) for i, row in enumerate(batch.rows()))
+    for i in range(4):
+        world.now_ns = START + i * S
+        world.put(*(env(d, i, world.now_ns // 10**6, 20.0) for d in "ab"))
+    finished(world.deploy("tumble", params=world.core.deployments["tumble"].params | {"length": "7s"}, policy="fresh"))
+    assert len(seen) == 2 and [sequence for sequence, _ in seen] == [0, 1]
