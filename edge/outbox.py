@@ -11,10 +11,9 @@ import msgpack
 
 from edge.codec import encode_columns
 from edge.ledger import Account
-from edge.records import BATCH, GAP
+from edge.records import BATCH, GAP, between
 from edge.writer import Writer
 
-READ_BYTES = 1 << 20
 STEPS_MAX = 32                       # of the clock that are kept; beyond, the two oldest count as one
 GATHER_ROWS = 4096                   # of all streams
 GATHER_BYTES = 128 << 10             # encoded, as they came
@@ -105,7 +104,7 @@ class Outbox:
         """Go back to a state(): forget the records since, but for the gaps of rows that stood there then and are gone. sequences: of the next row,
         by stream number. Raises DiskError."""
         head = state["head"]
-        gaps = [r for r in _since(self.log, head) if r.kind == GAP and r.payload]
+        gaps = [r for r in between(self.log, head) if r.kind == GAP and r.payload]
         self.log.truncate(head)
         self.load(state)
         for gap in gaps:
@@ -163,9 +162,3 @@ class Outbox:
     def load(self, state):
         self.appended, self.evicted, self.names = dict(state["appended"]), dict(state["evicted"]), dict(state["names"])
         self._steps = [list(step) for step in state.get("steps", [])]
-
-
-def _since(log, position):
-    while position < log.head and (records := log.read(position, READ_BYTES)):
-        yield from records
-        position = records[-1].position + 1

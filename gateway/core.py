@@ -293,7 +293,7 @@ class Core:
             deployment = replace(deployment, limits=Limits(*map(int, (most.time, most.memory, most.output))).allow(deployment.limits, deployment.rule))
 
         def aim(now):
-            previous = None if now is None else now.previous if now.version == deployment.version else now.version
+            previous = None if now is None else now.previous if now.version == deployment.version else now.kept
             return replace(deployment, previous=previous, configured=self._fingerprint(deployment.rule, now))
 
         return self.swaps.ask(Swap(deployment.rule, aim, policy=policy, horizon_ns=horizon_ns, who=who))
@@ -379,6 +379,7 @@ class Core:
                 self.settle()
             raise
         self.pipeline.pay()
+        change.show()
         self.refused.pop(rule, None)
 
     def settle(self):

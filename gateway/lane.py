@@ -12,7 +12,7 @@ the receiver drops those.
 
 from edge.codec import decode_columns
 from edge.errors import DiskError
-from edge.records import BATCH
+from edge.records import BATCH, between
 from gateway.meanings import Meanings
 from gateway.packer import Packer
 from gateway.track import Track
@@ -205,7 +205,7 @@ class Lane:
         ranges, filled = _merged(ranges)
         acked, waiting = dict(self.rows_acked), self.rows_waiting
         for start, stop in filled:
-            for record in _records(self._log, start, stop):
+            for record in between(self._log, start, stop):
                 if record.kind == BATCH and record.stream in acked:
                     acked[record.stream] -= record.count
                     waiting += record.count
@@ -257,19 +257,6 @@ class Lane:
                 except DiskError:
                     pass             # it becomes a dead letter when its turn comes
         return 0.0
-
-
-def _records(log, start, stop):
-    """The log's records of positions start to stop."""
-    while start < stop:
-        records = log.read(start, READ_BYTES)
-        for record in records:
-            if record.position >= stop:
-                return
-            yield record
-        if not records:
-            return
-        start = records[-1].position + 1
 
 
 def _merged(ranges):
