@@ -1,6 +1,7 @@
 """A whole gateway without sockets and clock: raw events in, what the receiver has in the end out, over a disk in memory that loses and refuses."""
 
 import json
+import os
 import tempfile
 
 import pytest
@@ -75,6 +76,9 @@ class Lines:
 
 @pytest.fixture(scope="session")
 def modules():
+    if given := os.environ.get("TIDEGATE_MODULES"):          # a cache that outlives the session
+        yield given
+        return
     with tempfile.TemporaryDirectory() as directory:
         yield directory
 
