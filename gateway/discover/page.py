@@ -3,7 +3,7 @@ it is where it could steer a terminal or end a comment."""
 
 import re
 
-from gateway.discover.patterns import WILD, of_topics
+from gateway.discover.patterns import WILD, dealt, of_topics
 from gateway.discover.payload import SAID
 from gateway.discover.proposal import Proposal
 from gateway.discover.survey import PAYLOAD_BYTES_MAX
@@ -16,12 +16,28 @@ COLUMN = 48                              # where comments behind begin
 
 
 def propose(survey) -> list[Proposal]:
-    """A Proposal for each pattern of what a Survey heard, in the order in which streams are to stand."""
-    proposals, names = [], set()
-    for pattern in of_topics(list(survey.topics.values())):
-        name = _name(pattern, names)
-        names.add(name)
-        proposals.append(Proposal(pattern, name))
+    """A Proposal for each pattern of what a Survey heard, in the order in which streams are to stand. Where no contract can be made for a pattern its topics
+    fall to what else takes them, and that is looked at again."""
+    topics = list(survey.topics.values())
+    patterns, known = of_topics(topics), {}
+    while True:
+        found, again = [], False
+        for pattern, members in dealt(patterns, topics):
+            which = id(pattern), pattern.refused, tuple(topic.name for topic in members)
+            if which not in known:
+                known[which] = Proposal(pattern.of(members))
+            found.append(known[which])
+            if known[which].table is None and pattern.readable:
+                pattern.refused, again = known[which].why, True
+        if not again:
+            return _named(found)
+
+
+def _named(proposals):
+    names = set()
+    for proposal in proposals:
+        proposal.name = _name(proposal.pattern, names)
+        names.add(proposal.name)
     return proposals
 
 

@@ -32,6 +32,7 @@ class Pattern:
 
     def __init__(self, levels, topics, form, filters=None):
         self.levels, self.topics, self.form = levels, topics, form
+        self.refused = ""            # why no contract can be made for it: its topics fall to others
         self.filters = filters or [levels]
         self.text = "/".join(levels)
         wild = [(len({topic.levels[i] for topic in topics}), i) for i, level in enumerate(levels) if level == WILD]
@@ -40,18 +41,24 @@ class Pattern:
     @property
     def readable(self) -> bool:
         """Whether a contract can read such payloads."""
-        return self.form in payload.FORMATS
+        return self.form in payload.FORMATS and not self.refused
+
+    def of(self, topics):
+        """The same with these topics."""
+        other = Pattern(self.levels, topics, self.form, self.filters)
+        other.refused = self.refused
+        return other
 
 
 def of_topics(topics) -> list[Pattern]:
-    """Patterns of survey.Topics, in the order in which they are to take topics; each topic is with the first that takes it."""
+    """Patterns of survey.Topics, in the order in which they are to take topics."""
     found = defaultdict(list)
     for (form, _), group in sorted(_makes(topics).items(), key=lambda item: item[0]):
         for levels, members in _merged(group, form in ("json", "msgpack")):
             found[levels].append(Pattern(levels, members, form))
     patterns = [pattern for same in found.values() for pattern in _told_apart(same)]
     patterns.sort(key=lambda pattern: (pattern.filters[0].count(WILD), pattern.levels, pattern.form))
-    return _dealt(patterns, topics)
+    return patterns
 
 
 def _told_apart(same):
@@ -73,8 +80,8 @@ def _told_apart(same):
     return [keeps] + [Pattern(part.levels, part.topics, part.form, sorted(topic.levels for topic in part.topics)) for part in rest]
 
 
-def _dealt(patterns, topics):
-    """Each topic to the first readable pattern that takes it, as a gateway would; what none of those takes to another."""
+def dealt(patterns, topics) -> list:
+    """(pattern, its topics): each topic to the first readable pattern that takes it, as a gateway would; what none of those takes to another."""
     literal, wild = {}, defaultdict(list)
     for pattern in sorted(patterns, key=lambda pattern: not pattern.readable):
         for levels in pattern.filters:
@@ -82,14 +89,14 @@ def _dealt(patterns, topics):
                 wild[len(levels)].append((levels, pattern))
             else:
                 literal.setdefault(levels, pattern)
-    dealt = defaultdict(list)
+    found = defaultdict(list)
     for topic in topics:
         pattern = literal.get(topic.levels)
         if pattern is None or not pattern.readable:
             takers = (one for levels, one in wild[len(topic.levels)] if all(level in (WILD, own) for level, own in zip(levels, topic.levels)))
             pattern = next((one for one in takers if one.readable or pattern is None), pattern)
-        dealt[id(pattern)].append(topic)
-    return [Pattern(pattern.levels, dealt[id(pattern)], pattern.form, pattern.filters) for pattern in patterns if id(pattern) in dealt]
+        found[id(pattern)].append(topic)
+    return [(pattern, found[id(pattern)]) for pattern in patterns if id(pattern) in found]
 
 
 # --- makes of payload

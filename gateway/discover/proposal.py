@@ -43,11 +43,11 @@ class Field(msgspec.Struct):
 class Proposal:
     """Of a Pattern. table: {"topics": ..., "format": ..., "fields": ...} as a configuration has it, None when nothing can be proposed; why: the reason.
 
-    name: of the stream. fields: name -> Field. left_out: [(place, reason)]. looked, taken: messages that were kept and that the decoder takes.
+    name: of the stream, given by whoever puts it beside others. fields: name -> Field. left_out: [(place, reason)]. looked, taken: messages that were kept and that the decoder takes.
     """
 
-    def __init__(self, pattern, name):
-        self.pattern, self.name = pattern, name
+    def __init__(self, pattern):
+        self.pattern, self.name = pattern, "stream"
         self.table, self.why, self.fields, self.left_out = None, "", {}, []
         self.looked, self.taken, self.reasons = sum(len(topic.kept) for topic in pattern.topics), 0, Counter()
         self.roles = {}
@@ -65,6 +65,8 @@ class Proposal:
         return ((topic, *message) for topic in self.pattern.topics for message in topic.kept)
 
     def _propose(self):
+        if self.pattern.refused:
+            raise Impossible(self.pattern.refused)
         self.format = self._format()
         sights = Sights()
         for _, received_ns, data, _ in self.messages():
