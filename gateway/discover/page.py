@@ -84,7 +84,7 @@ def summary(survey, seconds) -> str:
     retained = sum(topic.retained for topic in survey.topics.values())
     beyond = f"; {survey.beyond:,} of them on topics that are too long, or beyond the first {len(survey.topics):,}, were not looked into" if survey.beyond else ""
     fresh = survey.count - retained
-    return (f"{_many(survey.count, 'message')} on {_many(len(survey.topics), 'topic')} in {seconds:.0f} s, {fresh / max(seconds, 1e-3):.1f} a second, "
+    return (f"{_many(survey.count, 'message')} on {_many(len(survey.topics), 'topic')} in {seconds:.3g} s, {fresh / max(seconds, 1e-3):.1f} a second, "
             f"{survey.bytes / max(seconds, 1e-3) / 1000:.1f} kB/s of payload" + (f", {retained:,} retained" if retained else "") + beyond)
 
 
