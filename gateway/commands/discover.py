@@ -1,5 +1,7 @@
 """`tidegate discover`: listen for a minute, and propose contracts for what was heard: a configuration on standard output, with comments that say what was seen."""
 
+import sys
+
 from edge.errors import ConfigError
 from gateway import address, config
 from gateway.discover.session import discovered
@@ -22,7 +24,8 @@ def run(arguments):
     if not arguments.seconds > 0:
         raise ConfigError("--seconds: more than 0")
     proposed = discovered(source(arguments), arguments.seconds, arguments.topic)
-    print(proposed.whole(), end="")
+    sys.stdout.buffer.write(proposed.whole().encode())       # TOML is UTF-8, whatever the terminal is
+    sys.stdout.flush()
     return 0 if proposed.count else 1
 
 

@@ -21,23 +21,23 @@ PACKET_BYTES_MAX = 1 << 20
 TURN_S = 0.2
 
 
-def hear(source, survey, *, seconds, topics=("#",), tell=lambda line: None, ready=lambda port: None, wall_ns=time.time_ns) -> float:
+def hear(source, survey, *, seconds, topics=("#",), tell=lambda line: None, ready=lambda port: None, progress=lambda: None, wall_ns=time.time_ns) -> float:
     """Listen to a spec.Broker or as a spec.Listener for so many seconds from the connection on, or until SIGINT or SIGTERM; for how long it was.
 
-    tell(line): news for people. ready(port): it listens, or is connected. Raises ConfigError when the broker is not reached, or the address cannot be had."""
+    tell(line): news for people. ready(port): it listens, or is connected. progress(): called now and then. Raises ConfigError when the broker is not reached, or the address cannot be had."""
     reactor, intake = Reactor(), Intake(Topics())
     ears = None
     try:
         ears = _broker(source, reactor, intake, topics, tell) if isinstance(source, spec.Broker) else _listener(source, reactor, intake, tell)
         with _stopping(reactor) as stopped:
-            return _listen(reactor, intake, ears, survey, seconds, stopped, ready, wall_ns)
+            return _listen(reactor, intake, ears, survey, seconds, stopped, ready, progress, wall_ns)
     finally:
         if ears is not None:
             ears.close()
         reactor.close()
 
 
-def _listen(reactor, intake, ears, survey, seconds, stopped, ready, wall_ns):
+def _listen(reactor, intake, ears, survey, seconds, stopped, ready, progress, wall_ns):
     at_broker, began, now = isinstance(ears, BrokerSource), None, reactor.monotonic()
     while not stopped and (began is None or now - began < seconds):
         reactor.turn(TURN_S if began is None else min(TURN_S, began + seconds - now))
@@ -58,6 +58,7 @@ def _listen(reactor, intake, ears, survey, seconds, stopped, ready, wall_ns):
         intake.clear()
         if intake.topics.nearly_full:
             intake.topics.clear()
+        progress()
     return 0.0 if began is None else now - began
 
 

@@ -109,6 +109,8 @@ def _stream(proposal, seconds):
     if table["format"] != "json":
         lines.append(f'format = "{table["format"]}"')
     lines += [f"{role} = {quoted(proposal.roles[role])}" for role in ("key", "time", "sequence", "id") if role in proposal.roles]
+    if proposal.lateness_s:
+        lines.append(_behind(f'lateness = "{proposal.lateness_s}s"', "by so much a device's times went back"))
     lines.append(f"[streams.{quoted_key(proposal.name)}.fields]")
     for name, spec in table["fields"].items():
         lines.append(_behind(f"{quoted_key(name)} = {_field(spec)}", _said(proposal.fields[name])))

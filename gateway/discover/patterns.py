@@ -166,7 +166,7 @@ def _grouped(topics, mask, alike):
         looks = [_looks({topic.levels[i] for topic in members}) for i in mask]
         if all(look == "names" for look in looks):
             good[levels] = members
-        elif looks == ["numbered"] or looks == ["words"] and (alike or len(members) >= WORDS_LEAST):
+        elif looks == ["numbered"] or looks == ["words"] and len(levels) > 1 and (alike or len(members) >= WORDS_LEAST):
             good[levels] = members
             weak = True
     merged = sum(len(members) for members in good.values())

@@ -44,21 +44,23 @@ class Proposal:
     """Of a Pattern. table: {"topics": ..., "format": ..., "fields": ...} as a configuration has it, None when nothing can be proposed; why: the reason.
 
     name: of the stream, given by whoever puts it beside others. fields: name -> Field. left_out: [(place, reason)]. looked, taken: messages that were kept and that the decoder takes.
+    roles: key, time, sequence, id -> field. lateness_s: by how much a device's times went back.
     """
 
     def __init__(self, pattern):
         self.pattern, self.name = pattern, "stream"
         self.table, self.why, self.fields, self.left_out = None, "", {}, []
         self.looked, self.taken, self.reasons = sum(len(topic.kept) for topic in pattern.topics), 0, Counter()
-        self.roles = {}
+        self.roles, self.lateness_s = {}, 0
         try:
             self._propose()
         except Impossible as reason:
             self.table, self.why = None, str(reason)
 
     def permits(self) -> list[str]:
-        """Filters of what each device may publish, its user name (%u) in the level that tells devices apart."""
-        return ["/".join("%u" if i == self.pattern.key else level for i, level in enumerate(levels)) for levels in self.pattern.filters]
+        """Filters of what each device may publish, its user name (%u) in the level that tells devices apart. Not of topics that an acl_file cannot hold as they are."""
+        filters = [["" if i == self.pattern.key else level for i, level in enumerate(levels)] for levels in self.pattern.filters]
+        return ["/".join("%u" if i == self.pattern.key else level for i, level in enumerate(levels)) for levels in filters if re.fullmatch(r"[^\s%\x00-\x1f\x7f-\x9f]*", "/".join(levels))]
 
     def messages(self):
         """(topic, received_ns, payload, retained) of all that are kept."""
@@ -171,6 +173,7 @@ class Proposal:
         for name, field in self.fields.items():
             if field.kind == "time" and roles.lag(name):
                 field.note = ", ".join(filter(None, (field.note, roles.lag(name))))
+        self.lateness_s = -(-roles.back_ns(self.roles["time"]) // 10**9) if "time" in self.roles else 0
         if counter:
             self.fields[counter].note += ", rises from message to message of each device"
         for name in rising:

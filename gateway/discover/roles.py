@@ -9,6 +9,7 @@ DEVICES = ("device", "device_id", "deviceid", "dev", "dev_id", "sensor", "sensor
            "serial_number", "sn", "imei", "eui", "deveui", "dev_eui", "station", "machine", "asset", "id", "name", "unit", "source")
 COUNTERS = re.compile(r"seq|count|cnt|(^|_)(n|no|nr|num|number|packet|msg|idx|index)(_|$)|frame|fcnt", re.I)
 NAMES = re.compile(r"(^|_)(u?u?id|guid|ulid|key|nonce)$|messageid|eventid|msgid", re.I)
+SKEW_NS = 60 * 10**9                     # gateway.spec.Stream.skew
 KEYS_MAX = 1000                          # that are followed, the first ones
 LEAST = 3                                # messages of one key that show that a field counts
 
@@ -16,13 +17,14 @@ LEAST = 3                                # messages of one key that show that a 
 class Track:
     """How a field goes on from message to message of a key."""
 
-    __slots__ = ("last", "rises", "falls", "ones", "seen", "again", "same_level", "least_lag", "most_lag")
+    __slots__ = ("last", "rises", "falls", "ones", "seen", "again", "same_level", "least_lag", "most_lag", "back")
 
     def __init__(self):
         self.last, self.seen = {}, set()
         self.rises = self.falls = self.ones = self.again = 0
         self.same_level = True       # equal to the topic's level that is the key, in every message
         self.least_lag = self.most_lag = None
+        self.back = 0                # ns by which a key's time fell behind one that it had before
 
 
 class Roles:
@@ -49,7 +51,7 @@ class Roles:
                 _step(track, key, found)
                 track.same_level = track.same_level and found == level
             elif field.kind == "time" and not retained:
-                _lag(track, field.format, found, received_ns)
+                _lag(track, key, field.format, found, received_ns)
 
     def doubles(self) -> list:
         """Text fields that say what the topic's level says."""
@@ -68,7 +70,12 @@ class Roles:
         if track.most_lag is None:
             return ""
         least, most = f"{track.least_lag / 1e9:.1f}", f"{track.most_lag / 1e9:.1f}"
-        return f"{most if least == most else f'{least} to {most}'} s behind the clock here"
+        ahead = ", ahead by more than `skew` believes" if track.least_lag < -SKEW_NS else ""
+        return f"{most if least == most else f'{least} to {most}'} s behind the clock here{ahead}"
+
+    def back_ns(self, name) -> int:
+        """By how much a time was less than an earlier one of its key."""
+        return self._tracks[name].back
 
     def counter(self):
         """(the i64 field in which each device counts its events, or None; others that only rise)."""
@@ -106,11 +113,13 @@ def _step(track, key, value):
         track.last[key] = value
 
 
-def _lag(track, format, found, received_ns):
+def _lag(track, key, format, found, received_ns):
     try:
         ns = nanoseconds(found.upper()) if isinstance(found, str) else found.to_unix_nano() if hasattr(found, "to_unix_nano") else found * UNITS.get(format, 1)
-        lag = received_ns - int(ns)
+        ns = int(ns)
     except (ValueError, TypeError, OverflowError):
         return
+    lag, newest = received_ns - ns, track.last.get(key, ns)
+    track.back, track.last[key] = max(track.back, newest - ns), max(newest, ns)
     track.least_lag = lag if track.least_lag is None else min(track.least_lag, lag)
     track.most_lag = lag if track.most_lag is None else max(track.most_lag, lag)

@@ -1,6 +1,7 @@
 """A session of discovery: listen, propose, and the page of it."""
 
 import sys
+import time
 
 from gateway import address, spec
 from gateway.discover import page
@@ -36,8 +37,22 @@ def discovered(source, seconds, topics=None, say=None) -> Proposed:
     def ready(port):
         say(f"listening at {source.host}:{port or source.port} for {seconds:g} s; Ctrl-C ends earlier")
 
-    heard = hear(source, survey, seconds=seconds, topics=topics or ("#",), tell=say, ready=ready)
+    heard = hear(source, survey, seconds=seconds, topics=topics or ("#",), tell=say, ready=ready, progress=_progress(survey))
     proposed = Proposed(source, survey, heard)
     say(f"{page.summary(survey, heard)}; streams proposed: {proposed.count:,}"
         + ("" if proposed.count else ". Was something sent? May this user read it? Is the time too short?"))
     return proposed
+
+
+def _progress(survey):
+    """On a terminal a line that is rewritten, once a second."""
+    if not sys.stderr.isatty():
+        return lambda: None
+    told = [time.monotonic()]
+
+    def progress():
+        if time.monotonic() - told[0] > 1:
+            told[0] = time.monotonic()
+            print(f"\r\x1b[K{survey.count:,} messages on {len(survey.topics):,} topics\r", end="", file=sys.stderr, flush=True)
+
+    return progress

@@ -16,6 +16,8 @@ from gateway import config, rulebook
 from gateway.discover import page, survey
 from gateway.discover.proposal import PLAIN
 from gateway.discover.sight import spelled
+from gateway.init import page as init_page
+from gateway.permits import Permits
 from gateway.discover.survey import Survey
 
 NOW = 1_795_000_000 * 10**9
@@ -223,6 +225,21 @@ def test_a_member_that_repeats_the_topics_device_is_left_out():
     streams, text = proposed([(f"s/d{i % 2}/up", {"device": f"d{i % 2}", "v": i + 0.5}) for i in range(10)])
     assert streams["up"]["fields"] == {"device": {"type": "str", "from": "topic[1]"}, "v": "f64"}
     assert "left out: device: says what level 1 of the topic says" in text
+
+
+def test_times_that_go_back_ask_for_lateness_and_those_ahead_are_told():
+    streams, _ = proposed([("t", {"ts": (NOW + i * SECOND) // 10**6 - (2500 if i % 4 == 3 else 0)}) for i in range(12)])
+    assert (streams["t"]["time"], streams["t"]["lateness"]) == ("ts", "2s")
+    assert "ahead by more than `skew` believes" in proposed([("t", {"ts": NOW // 10**9 + 3600 + i}) for i in range(3)])[1]
+
+
+def test_permits_let_each_device_below_its_own_name_and_no_topic_writes_lines_of_its_own(tmp_path):
+    messages = [(f"s/d{d}/env", reading(i)) for d in range(3) for i in range(2)] + [(topic, {"a": 1.5}) for topic in ("x\nuser eve\ntopic write q", "y/%c", "z z", "fine")]
+    filters = [permit for proposal in page.propose(heard(messages)) for permit in proposal.permits()]
+    assert sorted(filters) == ["fine", "s/%u/env"]
+    (tmp_path / "acl").write_text(init_page.permits(filters))
+    may = Permits(tmp_path / "acl").permission("id", "d1").may
+    assert may(b"s/d1/env") and may(b"fine") and not may(b"s/d2/env") and not may(b"x")
 
 
 # --- bounds
