@@ -84,7 +84,7 @@ def summary(survey, seconds) -> str:
     retained = sum(topic.retained for topic in survey.topics.values())
     beyond = f"; {survey.beyond:,} of them on topics that are too long, or beyond the first {len(survey.topics):,}, were not looked into" if survey.beyond else ""
     fresh = survey.count - retained
-    return (f"{_many(survey.count, 'message')} on {_many(len(survey.topics), 'topic')} in {seconds:.3g} s, {fresh / max(seconds, 1e-3):.1f} a second, "
+    return (f"{_many(survey.count, 'message')} on {_many(len(survey.topics), 'topic')} in {seconds:.3g} s, {_rate(fresh, seconds)} a second, "
             f"{survey.bytes / max(seconds, 1e-3) / 1000:.1f} kB/s of payload" + (f", {retained:,} retained" if retained else "") + beyond)
 
 
@@ -147,6 +147,11 @@ def _behind(text, said):
     return f"{text:{COLUMN}} {comment(said)}" if said else text
 
 
+def _rate(count, seconds):
+    rate = count / max(seconds, 1e-3)
+    return f"{rate:,.0f}" if rate >= 100 else f"{rate:.1f}" if rate >= 1 else f"{rate:.2g}"
+
+
 def _many(count, noun):
     return f"{count:,} {noun}{'s' * (count != 1)}"
 
@@ -166,7 +171,7 @@ def _heard(proposal, seconds):
     count, size = sum(topic.count for topic in topics), sum(topic.bytes for topic in topics)
     retained, large = sum(topic.retained for topic in topics), sum(topic.large for topic in topics)
     qos = [sum(topic.qos[level] for topic in topics) for level in range(3)]
-    parts = [_many(count, "message"), f"{(count - retained) / max(seconds, 1e-3):.2g} a second", f"{size / max(count, 1):.0f} bytes each",
+    parts = [_many(count, "message"), f"{_rate(count - retained, seconds)} a second", f"{size / max(count, 1):.0f} bytes each",
              SAID.get(proposal.pattern.form, "not looked into"), "QoS " + " and ".join(str(level) for level in range(3) if qos[level])]
     if retained:
         parts.append(f"{retained:,} retained: they come again at each start")

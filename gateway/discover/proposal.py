@@ -21,20 +21,22 @@ from gateway.discover.survey import PAYLOAD_BYTES_MAX
 
 MOST = 0.9
 FIELDS_MAX = 200
+LATENESS_S_MAX = 3600                    # what goes back further is a clock that was set
 CHUNK = 4096
 TIMES = re.compile(r"(^|_)(ts|t|at|when|utc|epoch|date)$|time|stamp", re.I)
 PLAIN = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}")      # gateway.spec.Name
 
 
 class Field(msgspec.Struct):
-    """A field: where it is (a path, or a level of the topic), and what is proposed. present: messages that had it; note: for people."""
+    """A field: where it is (a path, or a level of the topic), and what is proposed. often: nearly all messages have it; repeats: how often a
+    value came again; note, examples: for people."""
 
     kind: str
     path: tuple = ()
     level: int | None = None
     format: str | None = None
     required: bool = True
-    seen: int = 0
+    often: bool = True
     repeats: int = 0
     note: str = ""
     examples: list = []
@@ -96,13 +98,18 @@ class Proposal:
             raise Impossible(f"{said} of {self.looked:,}: no contract reads it" if forms["binary"] else "all of its messages are empty")
         if count < MOST * self.looked:
             raise Impossible(f"payloads are mixed: {said} of {self.looked:,}")
+        self._shape = None
+        if best != "raw":                # an array among objects is a fault of its sender, not a stream's shape
+            shapes = Counter(type(payload.read(data)[1]) for *_, data, _ in self.messages() if payload.FORMATS.get(payload.read(data)[0]) == best)
+            shape, often = shapes.most_common(1)[0]
+            self._shape = shape if often >= MOST * count else None
         self._texts = forms["text"] > (1 - MOST) * count and forms["number"] < MOST * count and forms["boolean"] < MOST * count
         return best
 
     def _value(self, data):
         """A message's value in the stream's format, or None. A bare value is what most are, and text where they are mixed."""
         form, value = payload.read(data)
-        if payload.FORMATS.get(form) != self.format:
+        if payload.FORMATS.get(form) != self.format or self._shape and type(value) is not self._shape:
             return None
         if self.format == "raw" and (self._texts or form == "text"):
             return data.decode()
@@ -127,7 +134,7 @@ class Proposal:
             elif len(self.fields) >= FIELDS_MAX:
                 self.left_out.append((where, f"it is beyond the first {FIELDS_MAX} fields"))
             else:
-                field.path, field.required, field.seen, field.repeats = path, sight.present == sights.messages, sight.present, sight.repeats
+                field.path, field.required, field.often, field.repeats = path, sight.present == sights.messages, sight.present >= MOST * sights.messages, sight.repeats
                 field.note = _note(sight, field, sights.messages)
                 field.examples = sight.examples() if field.kind == "str" else []
                 self.fields[name] = field
@@ -173,16 +180,20 @@ class Proposal:
         for name, field in self.fields.items():
             if field.kind == "time" and roles.lag(name):
                 field.note = ", ".join(filter(None, (field.note, roles.lag(name))))
-        self.lateness_s = -(-roles.back_ns(self.roles["time"]) // 10**9) if "time" in self.roles else 0
+        back_s = -(-roles.back_ns(self.roles["time"]) // 10**9) if "time" in self.roles else 0
+        if back_s > LATENESS_S_MAX:
+            self.fields[self.roles["time"]].note += f", went back by up to {back_s:,} s"
+        else:
+            self.lateness_s = back_s
         if counter:
-            self.fields[counter].note += ", rises from message to message of each device"
+            self.fields[counter].note += f", {roles.rising(counter)}"
         for name in rising:
             self.fields[name].note += ", rises too"
 
     # --- held against the messages
 
     def _hold(self):
-        """The decoder's word: what is missing is optional, a field that many messages break is left out, and what is left is counted."""
+        """The decoder's word: what many messages miss is optional, a field that many break is left out, and what is left is counted."""
         for _ in range(2 * len(self.fields) + 1):
             if not self.fields:
                 raise Impossible("no member has a type that holds" + "".join(f"; {place}: {why}" for place, why in self.left_out[:3]))
@@ -196,13 +207,12 @@ class Proposal:
 
     def _mend(self) -> bool:
         """Whether a field had to be changed."""
-        broken, missing = Counter(), set()
+        broken, missing = Counter(), Counter()
         for reason, count in self.reasons.items():
             match = re.match(r"field (.*): (.*)", reason)
-            if match and match[2] == "missing":
-                missing.add(match[1])
-            elif match:
-                broken[match[1]] += count
+            if match:
+                (missing if match[2] == "missing" else broken)[match[1]] += count
+        missing = {name for name, count in missing.items() if count > (1 - MOST) * self.looked}
         for name in missing:
             self.fields[name].required = False
         large = {name for name, count in broken.items() if count > (1 - MOST) * self.looked}

@@ -55,12 +55,12 @@ class Roles:
 
     def doubles(self) -> list:
         """Text fields that say what the topic's level says."""
-        return [name for name, field in self._fields.items() if self._level is not None and field.kind == "str" and field.seen and self._tracks[name].same_level]
+        return [name for name, field in self._fields.items() if self._level is not None and field.kind == "str" and self._tracks[name].same_level]
 
     def time(self):
-        """The field that is the event's time, or None: always there, and within a day of when the messages came."""
+        """The field that is the event's time, or None: nearly always there, and within a day of when the messages came."""
         good = [(name not in ("ts", "time", "timestamp"), abs(track.most_lag), i, name) for i, (name, track) in enumerate(self._tracks.items())
-                if self._fields[name].kind == "time" and self._fields[name].required and track.most_lag is not None
+                if self._fields[name].kind == "time" and self._fields[name].often and track.most_lag is not None
                 and max(abs(track.least_lag), abs(track.most_lag)) < DAY_NS]
         return min(good)[3] if good else None
 
@@ -78,23 +78,29 @@ class Roles:
         return self._tracks[name].back
 
     def counter(self):
-        """(the i64 field in which each device counts its events, or None; others that only rise)."""
-        rising = [name for name, track in self._tracks.items() if self._fields[name].kind == "i64" and self._fields[name].required and track.rises >= LEAST - 1 and not track.falls]
+        """(the i64 field in which each device counts its events, or None; others that only rise). Named for it, it may fall now and then: events come late, or again."""
+        tracks = {name: track for name, track in self._tracks.items() if self._fields[name].kind == "i64" and self._fields[name].often and track.rises >= LEAST - 1}
+        rising = [name for name, track in tracks.items() if not track.falls or COUNTERS.search(name) and track.rises >= 9 * track.falls]
         named = [name for name in rising if COUNTERS.search(name)]
         steady = [name for name in rising if 10 * self._tracks[name].ones >= 9 * self._tracks[name].rises]
         best = next(iter([name for name in named if name in steady] or named or steady), None)
         return best, [name for name in rising if name != best]
 
+    def rising(self, name) -> str:
+        """How a counter goes on, in words."""
+        falls = self._tracks[name].falls
+        return "rises from message to message of each device" + (f" but for {falls:,}, which came late or again" if falls else "")
+
     def names(self):
         """The str field that no two events of a key share, or None."""
-        return next((name for name, track in self._tracks.items() if self._fields[name].kind == "str" and self._fields[name].required and NAMES.search(name) and name != self.key
+        return next((name for name, track in self._tracks.items() if self._fields[name].kind == "str" and self._fields[name].often and NAMES.search(name) and name != self.key
                      and not track.again and len(track.seen) >= LEAST), None)
 
     def _payload_key(self):
         """The text field that tells devices apart where the topic does not: by its name, and because its values come again."""
         if self._level is not None:
             return None
-        good = {name.lower(): name for name, field in self._fields.items() if field.kind == "str" and field.required and (field.repeats or not NAMES.search(name))}
+        good = {name.lower(): name for name, field in self._fields.items() if field.kind == "str" and field.often and (field.repeats or not NAMES.search(name))}
         return next((good[name] for name in DEVICES if name in good), None)
 
 

@@ -191,6 +191,12 @@ def test_a_few_that_break_the_type_are_counted_as_the_dead_letters_they_would_be
     assert "95 of 100 looked into are taken" in text and "field temp: not finite (5)" in text
 
 
+def test_a_message_of_another_shape_is_a_dead_letter_and_bends_no_field():
+    streams, text = proposed([(f"s/d{i % 4}/env", [1, 2, 3] if i == 50 else {"ts": (NOW + i * SECOND) // 10**6, "seq": (i // 4) - 3 * (i == 60), "temp": 20.5}) for i in range(100)])
+    assert streams["env"]["fields"] == {"device": {"type": "str", "from": "topic[1]"}, "ts": {"type": "time", "format": "ms"}, "seq": "i64", "temp": "f64"}
+    assert (streams["env"]["time"], streams["env"]["sequence"]) == ("ts", "seq") and "99 of 100 looked into are taken" in text and "but for 1, which" in text
+
+
 # --- roles
 
 def test_time_key_and_sequence_are_found():
