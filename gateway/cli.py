@@ -13,6 +13,8 @@ from edge.errors import TidegateError
 
 COMMANDS = {
     "run": "run the gateway",
+    "init": "ask what a gateway needs to know, and write its configuration",
+    "discover": "listen to live traffic, and propose streams for it",
     "check": "print every problem of a configuration",
     "demo": "show it: simulated devices, rules, upstream, ledger",
     "status": "what the running gateway does",
