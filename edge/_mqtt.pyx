@@ -314,6 +314,8 @@ cdef class Flow:
                 return STOP_FULL
             if qos == 2 and not self.received.add(publish.packet_id):
                 return self.refuse(out, FAULT_MEMORY)
+        if qos == 0:
+            self.unasked += 1 + (publish.payload_size >> 10)
         if qos:
             if not self.acks.add(PUBACK if qos == 1 else PUBREC, publish.packet_id):
                 return self.refuse(out, FAULT_MEMORY)
@@ -328,6 +330,7 @@ cdef class Flow:
         self.denied_size = min(publish.topic_size, <uint32_t>sizeof(self.denied_topic))
         memcpy(self.denied_topic, publish.topic, self.denied_size)
         if publish.flags & 3 == 0:
+            self.unasked += 1 + (publish.payload_size >> 10)
             return STOP_MORE
         if not self.v5:
             return self.refuse(out, FAULT_DENIED)

@@ -3,7 +3,7 @@
     handshake (TLS) -> greeting (the first packet must be CONNECT) -> waiting (while a password is checked; not read) -> open -> closed
 
 PUBLISH, PUBREL and PINGREQ are dealt with in bulk by edge/_mqtt; what comes here is CONNECT, SUBSCRIBE, UNSUBSCRIBE and
-DISCONNECT. Reading pauses while the device is over its rate or does not read its acknowledgements: its TCP window fills,
+DISCONNECT. Reading pauses while the device is over its rate, rests from a flood or does not read its acknowledgements: its TCP window fills,
 and the device waits. Nothing is dropped.
 """
 
@@ -13,6 +13,7 @@ from gateway import secure as ssl
 from edge import mqtt
 from edge._mqtt import Flow
 from gateway._connection import CLOSED, FAULT, FULL, MORE, OTHER, Connection
+from gateway.floods import BURST
 
 GREETING_BYTES_MAX = 8192            # CONNECT with its will: all the memory that a client without CONNECT can take
 GREETING_S = 10.0
@@ -27,7 +28,7 @@ class Device:
 
     __slots__ = ("listener", "sock", "fd", "peer", "flow", "connection", "state", "version", "client_id", "will", "keep_alive_s",
                  "heard_at", "tokens", "tokens_at", "paused", "stalled_at", "session_expiry_s", "packet_bytes_max", "_watching", "_counted",
-                 "_received", "_connecting", "_denied", "user", "secret")
+                 "_received", "_connecting", "_denied", "_unasked", "user", "secret")
 
     def __init__(self, listener, sock, peer):
         self.listener, self.sock, self.peer = listener, sock, peer
@@ -40,12 +41,12 @@ class Device:
         self.will = None
         self.keep_alive_s = GREETING_S
         self.heard_at = self.tokens_at = listener.reactor.now
-        self.tokens = listener.rate_per_client or 0.0
+        self.tokens = listener.rate_per_client or BURST    # of the token bucket, here or in gateway/floods.py
         self.paused = False
         self.stalled_at = None       # since when acknowledgements cannot be sent
         self.session_expiry_s = 0
         self.packet_bytes_max = 1 << 28
-        self._counted = self._received = self._denied = 0
+        self._counted = self._received = self._denied = self._unasked = 0
         self._connecting = None      # the CONNECT that is checked, and properties of its answer
         self.user = self.secret = None       # as whom it came in (gateway/doorman.py), and by which hash
         self._watching = None
@@ -107,13 +108,17 @@ class Device:
             self.read()
 
     def _receive(self):
-        self._go_on(self.connection.receive(self.listener.read_bytes_max))
+        self._go_on(self.connection.receive(self._read_bytes()))
 
     def _resume(self):
         status = self.connection.resume()
         if status == MORE and self.connection.more:
-            status = self.connection.receive(self.listener.read_bytes_max)
+            status = self.connection.receive(self._read_bytes())
         self._go_on(status)
+
+    def _read_bytes(self):
+        floods = self.listener.floods
+        return self.listener.read_bytes_max if floods is None else floods.read_bytes(self)
 
     def _acknowledge(self):
         self.connection.acknowledge()
@@ -139,6 +144,8 @@ class Device:
         if self.state == "open" and self._received != self.connection.bytes_received:
             self._received = self.connection.bytes_received
             self.heard_at = self.listener.reactor.now
+            if self.listener.floods is not None:
+                self._weigh()
         if self.connection.owes:
             self.listener.owing.add(self)
         self._pay(denied)
@@ -191,7 +198,12 @@ class Device:
         self.tokens_at = now
         if self.tokens < 0 and not self.paused:
             self.paused = True
-            self.listener.reactor.later(-self.tokens / rate, self._unpause)
+            self.listener.reactor.later(-self.tokens / rate, self.unpause)
+
+    def _weigh(self):
+        """Whether it floods."""
+        unasked, self._unasked = self.flow.unasked - self._unasked, self.flow.unasked
+        self.listener.floods.weigh(self, unasked, self.connection.whole)
 
     def _tell_denied(self):
         """Events refused since the last look."""
@@ -201,7 +213,8 @@ class Device:
             self.listener.deny(self, fresh, self.flow.last_denied)
         return fresh
 
-    def _unpause(self):
+    def unpause(self):
+        """It has paid, or rested: read it again."""
         if self.state != "closed":
             self.paused = False
             self.heard_at = self.listener.reactor.now

@@ -1,7 +1,7 @@
 """Listener: devices connect to the gateway itself, without a broker between, over MQTT 3.1.1 and 5.
 
 What a device gets acknowledged is on the disk: PUBACK and PUBREC leave with acknowledge(), after the commit. Real
-back-pressure: when the intake is full, or a device is over its rate, its socket is not read.
+back-pressure: when the intake is full, or a device is over its rate or floods (gateway/floods.py), its socket is not read.
 
 Bounds: connections_max devices and 64 that have not sent CONNECT yet; 8 KiB for each of those; packet_bytes_max for each
 packet; 8 MiB (or eight packets) for all unfinished packets together; receive_maximum unacknowledged messages a device
@@ -19,6 +19,7 @@ from edge._permission import is_forbidden
 from edge.errors import ConfigError
 from gateway._connection import Pool
 from gateway.device import Device
+from gateway.floods import EVENTS_PER_S, Floods
 
 GREETINGS_MAX = 64                   # connections above connections_max that may still send CONNECT
 ACCEPTS_MAX = 64                     # a turn
@@ -30,6 +31,7 @@ class Listener:
     """A source: MQTT server on host:port. `port` 0 takes a free one; read it back from .port.
 
     tls: a server-side ssl.SSLContext or None; may be changed. doorman: a Doorman or None: everybody may everything. rate_per_client: events/s, a burst of one second, or None.
+    sparing: without a rate, devices that flood rest while others are connected.
     status: callable giving the bytes retained at $tidegate/status. on_event(name, message): for the log.
     Counters: connections, refused, published, denied, malformed, take_overs, wills, time_outs. ConfigError when it cannot bind.
     """
@@ -37,12 +39,14 @@ class Listener:
     receive_maximum = 4096
 
     def __init__(self, reactor, intake, *, host, port, tls=None, connections_max=1000, packet_bytes_max=256 << 10,
-                 rate_per_client=None, keep_alive_grace=1.5, status=None, on_event=None, doorman=None):
+                 rate_per_client=None, keep_alive_grace=1.5, status=None, on_event=None, doorman=None,
+                 sparing=False):
         self.reactor, self.intake = reactor, intake
         self.connections_max, self.packet_bytes_max = connections_max, packet_bytes_max
         self.rate_per_client, self.keep_alive_grace = rate_per_client, keep_alive_grace
         self.status, self._log, self.doorman = status, on_event, doorman
         self.read_bytes_max = 256 << 10 if rate_per_client is None else 16 << 10
+        self.floods = Floods(self) if sparing and rate_per_client is None else None
         self.sessions_max = 4 * connections_max
         self.pool = Pool(intake, packet_bytes_max=packet_bytes_max, held_max=max(8 << 20, 8 * packet_bytes_max))
         self.connections = self.refused = self.published = self.malformed = self.denied = 0
@@ -68,6 +72,8 @@ class Listener:
         owing, self.owing = self.owing, set()
         for device in owing:
             device.acknowledge()
+        if self.floods is not None:
+            self.floods.stored()
 
     def close(self):
         """Close the port and all connections (MQTT 5: server shutting down). Wills are not published: the devices are well."""
@@ -239,11 +245,18 @@ class Listener:
         self.malformed += 1
         self._report("malformed", f"{device.name}: {error}; its connection is closed", device)
 
+    def note_flood(self, device):
+        """device floods."""
+        self._report("flood", f"{device.name}: it sends more than {EVENTS_PER_S:.0f} events/s without waiting for acknowledgements: it is read less often "
+                              "while others are connected; set listener.rate_per_client where a device may", device)
+
     def closed(self, device, was_open, words):
         """device is closed: keep its session, publish its will."""
         self._devices.discard(device)
         self._later.pop(device, None)
         self.owing.discard(device)
+        if self.floods is not None:
+            self.floods.forget(device)
         if not was_open:
             return
         if self._open.get(device.client_id) is device:
