@@ -109,7 +109,7 @@ cdef int text_fault(const uint8_t *p, uint32_t n, bint topic) noexcept nogil:
     return 0
 
 
-cdef int read_string(const uint8_t *p, uint32_t n, uint32_t *i, bint text) noexcept nogil:
+cdef int read_string(const uint8_t *p, uint32_t n, uint32_t *i, bint text, bint topic=False) noexcept nogil:
     cdef uint32_t size
     if n - i[0] < 2:
         return FAULT_PROPERTY
@@ -117,7 +117,7 @@ cdef int read_string(const uint8_t *p, uint32_t n, uint32_t *i, bint text) noexc
     if n - i[0] - 2 < size:
         return FAULT_PROPERTY
     i[0] += 2 + size
-    return text_fault(p + i[0] - size, size, False) if text else 0
+    return text_fault(p + i[0] - size, size, topic) if text else 0
 
 
 cdef int check_properties(const uint8_t *p, uint32_t n, uint64_t allowed, uint64_t *seen) noexcept nogil:
@@ -125,6 +125,7 @@ cdef int check_properties(const uint8_t *p, uint32_t n, uint64_t allowed, uint64
     cdef uint32_t i = 0, value
     cdef uint8_t kind
     cdef int fault = 0, used
+    cdef bint topic
     seen[0] = 0
     while i < n:
         if p[i] >= 43 or not allowed >> p[i] & 1:
@@ -133,9 +134,10 @@ cdef int check_properties(const uint8_t *p, uint32_t n, uint64_t allowed, uint64
             return FAULT_PROPERTY_TWICE
         seen[0] |= <uint64_t>1 << p[i]
         kind = TYPES[p[i]]
+        topic = p[i] == 8                        # Response Topic: no wildcards, section 3.3.2.3.5
         i += 1
         if kind == c's' or kind == c'b' or kind == c'p':
-            fault = read_string(p, n, &i, kind != c'b')
+            fault = read_string(p, n, &i, kind != c'b', topic)
             if kind == c'p' and not fault:
                 fault = read_string(p, n, &i, True)
             if fault:

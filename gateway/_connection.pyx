@@ -248,7 +248,6 @@ cdef class Connection:
         return run.end - run.start
 
     def close(self):
-        """Close the socket and free the buffers. Events already taken stay in the intake."""
+        """Free the buffers; the socket is the owner's to close. Events already taken stay in the intake."""
         self.resize(0)
         self.fd = -1
-        self.sock.close()

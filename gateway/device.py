@@ -244,7 +244,9 @@ class Device:
             self._send(mqtt.unsuback(self.version, packet_id, [0x11] * len(filters)))      # no subscription existed
         elif kind == 0xE0:
             reason, expiry_s = mqtt.read_disconnect(packet, self.version)
-            if expiry_s is not None and self.session_expiry_s:
+            if expiry_s and not self.session_expiry_s:
+                raise mqtt.Malformed("DISCONNECT with a Session Expiry Interval, and CONNECT had none", "3.14.2.2.2", 0x82)
+            if expiry_s is not None:
                 self.session_expiry_s = expiry_s
             if reason == 0:
                 self.will = None
@@ -300,15 +302,17 @@ class Device:
         if self.listener.held_by_other(self):
             self._turn_away("another user is connected with its client id", 0x85, 2)
             return
+        properties = None
+        if self.version == 5:
+            properties = {mqtt.RECEIVE_MAXIMUM: self.listener.receive_maximum, mqtt.PACKET_MAXIMUM: self.listener.packet_bytes_max,
+                          mqtt.TOPIC_ALIAS_MAXIMUM: 0, mqtt.SHARED_AVAILABLE: 0, **assigned}
+            self.packet_bytes_max = connect.properties.get(mqtt.PACKET_MAXIMUM, self.packet_bytes_max)
+            self._check_size(mqtt.connack(5, 0, False, properties))
         session_present = self.listener.admit(self, connect)
         if session_present is None:
             self._refuse(mqtt.connack(self.version, 0x97 if self.version == 5 else 0x03), "connections_max devices are connected")
             return
         self._open(connect)
-        properties = None
-        if self.version == 5:
-            properties = {mqtt.RECEIVE_MAXIMUM: self.listener.receive_maximum, mqtt.PACKET_MAXIMUM: self.listener.packet_bytes_max,
-                          mqtt.TOPIC_ALIAS_MAXIMUM: 0, mqtt.SHARED_AVAILABLE: 0, **assigned}
         self._send(mqtt.connack(self.version, 0, session_present, properties))
 
     def _open(self, connect):
@@ -316,7 +320,6 @@ class Device:
         self.heard_at = self.listener.reactor.now
         self.will = connect.will
         self.keep_alive_s = connect.keep_alive_s * self.listener.keep_alive_grace
-        self.packet_bytes_max = connect.properties.get(mqtt.PACKET_MAXIMUM, self.packet_bytes_max)
         if self.version == 5:
             self.session_expiry_s = connect.properties.get(mqtt.SESSION_EXPIRY, 0)
         else:
@@ -349,7 +352,12 @@ class Device:
                 self._send(status)
 
     def _send(self, packet):
+        self._check_size(packet)
         self.flow.answers.extend(packet)
+
+    def _check_size(self, packet):
+        if len(packet) > self.packet_bytes_max:
+            raise mqtt.Malformed("its Maximum Packet Size is below what it has to be told", "3.1.2.11.4", 0x95)
 
     def close(self, words, reason=None):
         """End the connection, with DISCONNECT if the client speaks MQTT 5. Its will, if still there, is published."""
@@ -358,13 +366,18 @@ class Device:
         was_open = self.state == "open"
         self.state = "closed"
         self.count()
+        told = False
         try:
             if was_open and reason is not None and self.version == 5:
-                self._send(mqtt.disconnect(reason))
+                self.flow.answers.extend(mqtt.disconnect(reason))
             if self.connection.waiting:
-                self.connection.flush()
+                told = not self.connection.flush()
         except OSError:
             pass                     # the peer is gone already
         self.listener.reactor.forget(self.fd)
         self.connection.close()
+        if told:
+            self.listener.parting.see_off(self.sock)
+        else:
+            self.sock.close()
         self.listener.closed(self, was_open, words)

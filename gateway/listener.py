@@ -7,19 +7,21 @@ Bounds: connections_max devices and 64 that have not sent CONNECT yet; 8 KiB for
 packet; 8 MiB (or eight packets) for all unfinished packets together; receive_maximum unacknowledged messages a device
 (MQTT 5); sessions_max sessions kept, the oldest forgotten first. Sessions live in memory: after a restart of the gateway a
 device finds a new session, and a QoS 2 message in flight at that moment may be stored twice.
-A will's delay interval is taken as 0. Who may connect and publish what: gateway/doorman.py.
+Who may connect and publish what: gateway/doorman.py.
 """
 
 import errno
 import math
 import socket
-from collections import OrderedDict, deque
+from collections import OrderedDict
 
 from edge._permission import is_forbidden
 from edge.errors import ConfigError
 from gateway._connection import Pool
 from gateway.device import Device
 from gateway.floods import EVENTS_PER_S, Floods
+from gateway.parting import Parting
+from gateway.wills import Wills
 
 GREETINGS_MAX = 64                   # connections above connections_max that may still send CONNECT
 ACCEPTS_MAX = 64                     # a turn
@@ -50,12 +52,13 @@ class Listener:
         self.sessions_max = 4 * connections_max
         self.pool = Pool(intake, packet_bytes_max=packet_bytes_max, held_max=max(8 << 20, 8 * packet_bytes_max))
         self.connections = self.refused = self.published = self.malformed = self.denied = 0
-        self.take_overs = self.wills = self.time_outs = 0
+        self.take_overs = self.time_outs = 0
         self.owing = set()           # devices with acknowledgements to send
         self._devices = set()
         self._open = {}              # client id -> Device
         self._sessions = OrderedDict()   # client id -> (packet ids, end of the session on the reactor's clock)
-        self._wills = deque()        # (topic, payload, flags) that wait for room in the intake
+        self._wills = Wills(reactor, self._will_due)
+        self.parting = Parting(reactor)
         self._later = {}             # devices with received packets or bytes that epoll does not see
         self._ran_at = self._full_at = None
         self._soon = False
@@ -83,6 +86,7 @@ class Listener:
         for device in list(self._devices):
             device.will = None
             device.close("the listener stops", 0x8B)
+        self.parting.close()
         if self.doorman is not None:
             self.doorman.close()
 
@@ -90,6 +94,11 @@ class Listener:
     def connected(self):
         """Devices connected now."""
         return len(self._open)
+
+    @property
+    def wills(self):
+        """Wills that were due."""
+        return self._wills.said
 
     @property
     def devices(self):
@@ -190,8 +199,7 @@ class Listener:
 
     def _run_later(self):
         self._ran_at = self.reactor.now
-        while self._wills and self.intake.add(*self._wills[0]):
-            self._wills.popleft()
+        self._wills.take(self.intake)
         if not self._wills:
             self._accept_on()
         devices, self._later = self._later, {}
@@ -216,7 +224,9 @@ class Listener:
         self._open[connect.client_id] = device
         received, ends_at = self._sessions.pop(connect.client_id, (None, 0.0))
         if connect.clean or received is None or ends_at < self.reactor.now:
+            self._wills.end(connect.client_id)
             return False
+        self._wills.cancel(connect.client_id)
         device.flow.received = received
         return True
 
@@ -265,19 +275,22 @@ class Listener:
             ends_at = math.inf if device.session_expiry_s == 0xFFFFFFFF else self.reactor.now + device.session_expiry_s
             self._sessions[device.client_id] = (device.flow.received, ends_at)
             while len(self._sessions) > self.sessions_max:
-                self._sessions.popitem(last=False)
+                self._wills.end(self._sessions.popitem(last=False)[0])
         if device.will is not None:
-            topic, payload, qos, retain = device.will
-            device.will = None
-            if is_forbidden(topic.encode()) or (self.doorman is not None and not self.doorman.may(device, topic)):
-                self.deny(device, 1, topic)
-            else:
-                self.wills += 1
-                self._wills.append((topic.encode(), payload, 0, qos | (4 if retain else 0)))
-                self._accept_off()   # so that no more wills wait than devices were connected; _check turns it on again
-                self._run_soon()
+            self._bury(device)
         if words != "disconnected":
             self._report("closed", f"{device.name}: {words}", device)
+
+    def _bury(self, device):
+        (topic, payload, qos, retain, delay_s), device.will = device.will, None
+        if is_forbidden(topic.encode()) or (self.doorman is not None and not self.doorman.may(device, topic)):
+            self.deny(device, 1, topic)
+            return
+        self._wills.add(device.client_id, (topic.encode(), payload, 0, qos | (4 if retain else 0)), min(delay_s, device.session_expiry_s))
+
+    def _will_due(self):
+        self._accept_off()           # so that no more wills wait than devices were connected; _check turns it on again
+        self._run_soon()
 
     # the log
 

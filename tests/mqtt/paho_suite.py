@@ -1,0 +1,123 @@
+"""The Eclipse Paho interoperability tests (client_test.py, client_test5.py of eclipse/paho.mqtt.testing) against the listener, as far as they are about what it serves.
+
+    python paho_suite.py FOLDER        of a checkout
+
+The suite tests a broker, and hears by a second client what became of what the first one published. The listener delivers to nobody; what the gateway took takes the
+place of that: it is handed to the callbacks of clients that asked for it. So each test judges what was received, once, in order, at its QoS; and what the listener answers
+goes over the wire untouched. Tests of what no device needs (retained messages, queueing for subscribers, shared subscriptions ...) are named in LEFT_OUT with the reason.
+"""
+
+import io
+import sys
+import threading
+import unittest
+from contextlib import redirect_stderr, redirect_stdout
+from importlib import import_module
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+sys.path[:0] = [str(HERE), str(HERE.parents[1])]
+
+from edge import mqtt
+from edge._intake import Intake, Topics
+from gateway.listener import Listener
+from gateway.reactor import Reactor
+
+DELIVERY = "delivery to subscribers: the listener has none"
+RETAINED = "retained messages: none are kept"
+ECHO = "properties of what subscribers are sent: the listener has none"
+LEFT_OUT = {
+    "client_test": {"test_retained_messages": RETAINED, "test_offline_message_queueing": DELIVERY, "test_overlapping_subscriptions": DELIVERY,
+                    "test_redelivery_on_reconnect": DELIVERY, "test_unsubscribe": DELIVERY},
+    "client_test5": {"test_retained_message": RETAINED, "test_offline_message_queueing": DELIVERY, "test_overlapping_subscriptions": DELIVERY,
+                     "test_redelivery_on_reconnect": DELIVERY, "test_unsubscribe": DELIVERY, "test_subscribe_options": DELIVERY, "test_subscribe_identifiers": DELIVERY,
+                     "test_shared_subscriptions": DELIVERY, "test_request_response": DELIVERY, "test_flow_control1": DELIVERY, "test_server_topic_alias": DELIVERY,
+                     "test_user_properties": ECHO, "test_payload_format": ECHO, "test_publication_expiry": DELIVERY, "test_will_message": ECHO,
+                     "test_server_keep_alive": "asks for the 60 s of its own broker; the client's keep-alive holds here"},
+}
+
+
+class Gate:
+    """A listener in a thread of its own. Clients are told what it took, if they asked for it."""
+
+    def __init__(self):
+        self.reactor, self.intake = Reactor(), Intake(Topics())
+        self.listener = Listener(self.reactor, self.intake, host="127.0.0.1", port=0, packet_bytes_max=60_000)
+        self.wanted = []             # (callback, filter, qos)
+        self._ending = False
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread.start()
+
+    def _run(self):
+        while not self._ending:
+            self.reactor.turn(0.05)
+            for i in range(len(self.intake)):
+                topic, payload, number, flags = self.intake[i]
+                for callback, name_filter, qos in list(self.wanted):
+                    if mqtt.matches(name_filter, topic.decode()):
+                        callback.publishArrived(topic.decode(), payload, min(qos, flags & 3), bool(flags & 4), number)
+            self.listener.acknowledge()
+            self.intake.clear()
+
+    def close(self):
+        self._ending = True
+        self._thread.join()
+        self.listener.close()
+        self.reactor.close()
+
+
+def adapt(client_class, gate):
+    """Clients of the suite: a subscription goes to the listener, and to the gate until they disconnect."""
+    subscribe, disconnect = client_class.subscribe, client_class.disconnect
+
+    def subscribed(self, topics, options, *more, **words):
+        if self.callback is not None:
+            gate.wanted += [(self.callback, topic, getattr(option, "QoS", option)) for topic, option in zip(topics, options)]
+        return subscribe(self, topics, options, *more, **words)
+
+    def disconnected(self, *more, **words):
+        try:
+            return disconnect(self, *more, **words)
+        finally:
+            gate.wanted[:] = [want for want in gate.wanted if want[0] is not self.callback]
+
+    client_class.subscribe, client_class.disconnect = subscribed, disconnected
+
+
+def run(folder, only=None):
+    """[(suite, test, "passed" | "failed" | "left out", why)]."""
+    sys.path.insert(0, str(Path(folder) / "interoperability"))
+    found = []
+    for name, version in (("client_test", "V311"), ("client_test5", "V5")):
+        gate = Gate()
+        suite = import_module(name)
+        adapt(import_module(f"mqtt.clients.{version}").Client, gate)
+        prefix = "client_test5/" if version == "V5" else ""
+        vars(suite).update(host="127.0.0.1", port=gate.listener.port, topic_prefix=prefix, nosubscribe_topics=("test/nosubscribe",),
+                           topics=[prefix + t for t in ("TopicA", "TopicA/B", "Topic/C", "TopicA/C", "/TopicA")],
+                           wildtopics=[prefix + t for t in ("TopicA/+", "+/C", "#", "/#", "/+", "+/+", "TopicA/#")], setData=lambda: None)
+        suite.Test.testWill = getattr(suite.Test, "will_message_test", None)     # its name hides it from unittest
+        for test in unittest.TestLoader().getTestCaseNames(suite.Test):
+            if getattr(suite.Test, test) is None or (only and test not in only):
+                continue
+            why = LEFT_OUT[name].get(test)
+            found.append((name, test, "left out", why) if why else (name, test, *_judge(suite.Test, test)))
+            print(*found[-1], sep="  ", flush=True)
+        gate.close()
+    return found
+
+
+def _judge(case, test):
+    """The verdict of one test. Some of the suite swallow what they found and answer False: that is a failure, too."""
+    said, told, answers = io.StringIO(), io.StringIO(), []
+    method = getattr(case, test)
+    setattr(case, test, lambda self: answers.append(method(self)))
+    with redirect_stdout(told), redirect_stderr(told):
+        result = unittest.TextTestRunner(said).run(unittest.TestSuite([case(test)]))
+    if result.wasSuccessful() and answers in ([None], [True]):
+        return "passed", ""
+    return "failed", (told.getvalue()[-1500:] + said.getvalue()[-1500:]).strip()
+
+
+if __name__ == "__main__":
+    sys.exit(any(verdict == "failed" for _, _, verdict, _ in run(sys.argv[1], sys.argv[2:])))
