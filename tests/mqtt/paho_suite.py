@@ -9,7 +9,6 @@ goes over the wire untouched. Tests of what no device needs (retained messages, 
 
 import io
 import sys
-import threading
 import unittest
 from contextlib import redirect_stderr, redirect_stdout
 from importlib import import_module
@@ -19,10 +18,9 @@ from types import ModuleType
 HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE), str(HERE.parents[1])]
 
+from gate import Gate
+
 from edge import mqtt
-from edge._intake import Intake, Topics
-from gateway.listener import Listener
-from gateway.reactor import Reactor
 
 DELIVERY = "delivery to subscribers: the listener has none"
 RETAINED = "retained messages: none are kept"
@@ -41,51 +39,40 @@ LEFT_OUT = {
 }
 
 
-class Gate:
-    """A listener in a thread of its own. Clients are told what it took, if they asked for it."""
+class Subscribers:
+    """What the gate took, to the callbacks of clients that asked for it."""
 
     def __init__(self):
-        self.reactor, self.intake = Reactor(), Intake(Topics())
-        self.listener = Listener(self.reactor, self.intake, host="127.0.0.1", port=0, packet_bytes_max=60_000)
         self.wanted = []             # (callback, filter, qos)
-        self._ending = False
-        self._thread = threading.Thread(target=self._run, daemon=True)
-        self._thread.start()
+        self.size_max = {}           # callback -> Maximum Packet Size
 
-    def _run(self):
-        while not self._ending:
-            self.reactor.turn(0.05)
-            for i in range(len(self.intake)):
-                topic, payload, number, flags = self.intake[i]
-                for callback, name_filter, qos in list(self.wanted):
-                    if mqtt.matches(name_filter, topic.decode()):
-                        callback.publishArrived(topic.decode(), payload, min(qos, flags & 3), bool(flags & 4), number)
-            self.listener.acknowledge()
-            self.intake.clear()
-
-    def close(self):
-        self._ending = True
-        self._thread.join()
-        self.listener.close()
-        self.reactor.close()
+    def tell(self, event):
+        topic, payload, number, flags = event
+        for callback, name_filter, qos in list(self.wanted):
+            if mqtt.matches(name_filter, topic.decode()) and 12 + len(topic) + len(payload) <= self.size_max.get(callback, 1 << 28):
+                callback.publishArrived(topic.decode(), payload, min(qos, flags & 3), bool(flags & 4), number)
 
 
-def adapt(client_class, gate):
-    """Clients of the suite: a subscription goes to the listener, and to the gate until they disconnect."""
-    subscribe, disconnect = client_class.subscribe, client_class.disconnect
+def adapt(client_class, subscribers):
+    """Clients of the suite: a subscription goes to the listener, and to the subscribers until they disconnect."""
+    connect, subscribe, disconnect = client_class.connect, client_class.subscribe, client_class.disconnect
+
+    def connected(self, *more, **words):
+        subscribers.size_max[self.callback] = getattr(words.get("properties"), "MaximumPacketSize", 1 << 28)
+        return connect(self, *more, **words)
 
     def subscribed(self, topics, options, *more, **words):
         if self.callback is not None:
-            gate.wanted += [(self.callback, topic, getattr(option, "QoS", option)) for topic, option in zip(topics, options)]
+            subscribers.wanted += [(self.callback, topic, getattr(option, "QoS", option)) for topic, option in zip(topics, options)]
         return subscribe(self, topics, options, *more, **words)
 
     def disconnected(self, *more, **words):
         try:
             return disconnect(self, *more, **words)
         finally:
-            gate.wanted[:] = [want for want in gate.wanted if want[0] is not self.callback]
+            subscribers.wanted[:] = [want for want in subscribers.wanted if want[0] is not self.callback]
 
-    client_class.subscribe, client_class.disconnect = subscribed, disconnected
+    client_class.connect, client_class.subscribe, client_class.disconnect = connected, subscribed, disconnected
 
 
 def load_formats(root):
@@ -105,9 +92,10 @@ def run(folder, only=None):
     load_formats(root)
     found = []
     for name, version in (("client_test", "V311"), ("client_test5", "V5")):
-        gate = Gate()
+        subscribers = Subscribers()
+        gate = Gate(subscribers.tell, packet_bytes_max=60_000)
         suite = import_module(name)
-        adapt(import_module(f"mqtt.clients.{version}").Client, gate)
+        adapt(import_module(f"mqtt.clients.{version}").Client, subscribers)
         prefix = "client_test5/" if version == "V5" else ""
         vars(suite).update(host="127.0.0.1", port=gate.listener.port, topic_prefix=prefix, nosubscribe_topics=("test/nosubscribe",),
                            topics=[prefix + t for t in ("TopicA", "TopicA/B", "Topic/C", "TopicA/C", "/TopicA")],
