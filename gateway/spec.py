@@ -90,7 +90,7 @@ class Listener(Struct, forbid_unknown_fields=True):
         "anonymous": "true: take devices that do not show who they are, also from the network and without tls",
         "connections_max": "further connections are refused",
         "packet_max": "a larger packet closes its connection",
-        "rate_per_client": "events a second; a faster device is read more slowly",
+        "rate_per_client": "events a second; a faster device is read more slowly. Without it one that floods rests while others are connected: see docs/operations.md",
     }
 
 

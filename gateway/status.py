@@ -33,7 +33,8 @@ def status(daemon) -> dict:
     }
     if parts.listener is not None:
         report["listener"] = {"port": parts.listener.port, "connected": parts.listener.connected, "refused": parts.listener.refused,
-                              "malformed": parts.listener.malformed, "denied": parts.listener.denied}
+                              "malformed": parts.listener.malformed, "denied": parts.listener.denied,
+                              "floods": parts.listener.floods.begun if parts.listener.floods is not None else 0}
     if parts.broker is not None:
         report["broker"] = {"connection": parts.broker.status, "error": parts.broker.last_error, "published": parts.broker.published,
                             "malformed": parts.broker.malformed, "skipped": parts.broker.skipped}
@@ -101,7 +102,8 @@ def metrics_text(daemon) -> str:
         metric("broker_connected", "gauge", "1 while connected to the broker", [({}, int(now["broker"]["connection"] == "connected"))])
     if "listener" in now:
         metric("devices_connected", "gauge", "devices connected to the listener", [({}, now["listener"]["connected"])])
-        for name, meaning in (("refused", "connections refused"), ("malformed", "connections closed for broken packets"), ("denied", "events on topics without permission")):
+        for name, meaning in (("refused", "connections refused"), ("malformed", "connections closed for broken packets"), ("denied", "events on topics without permission"),
+                              ("floods", "times that a device began to flood")):
             metric(f"listener_{name}_total", "counter", meaning, [({}, now["listener"][name])])
     return "\n".join(lines) + "\n"
 
