@@ -16,7 +16,7 @@ from edge.writer import Writer
 
 STEPS_MAX = 32                       # of the clock that are kept; beyond, the two oldest count as one
 GATHER_ROWS = 4096                   # of all streams
-GATHER_BYTES = 128 << 10             # encoded, as they came
+GATHER_BYTES = 256 << 10             # values and strings, as they came
 SMALL_ROWS = 256                     # a batch of more is written as it is
 BLUR_NS = 10**9                      # rows without an event time of their own share a received time this exact, as in a message
 
@@ -40,16 +40,19 @@ class Outbox:
         self.names = {}              # stream number -> name
         self._steps = []             # [position, delta_ns]: what stands before it was stored before the clock was set by so much
 
-    def append(self, stream, batch, payload):
-        """A batch's rows, already encoded."""
+    def append(self, stream, batch, payload=None):
+        """A batch's rows; payload: encoded, if they are. Returns them encoded, if they had to be: what gathers need not."""
         if len(batch) > SMALL_ROWS or not self.gathers():
+            payload = payload or encode_columns(batch)
             self.put(stream.number, stream.name, batch.first_sequence, len(batch), payload)
-            return
-        if self._rows + len(batch) > GATHER_ROWS or self._bytes + len(payload) > GATHER_BYTES or not self._joins(stream, batch):
+            return payload
+        size = batch.size_bytes
+        if self._rows + len(batch) > GATHER_ROWS or self._bytes + size > GATHER_BYTES or not self._joins(stream, batch):
             self.write()
         self._gather(stream.number, batch)
-        self._bytes += len(payload)
+        self._bytes += size
         self._count(stream.number, stream.name, len(batch))
+        return payload
 
     def put(self, number, name, first, count, payload):
         """Rows of the stream `name` under this number, from sequence `first` on."""
