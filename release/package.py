@@ -71,7 +71,8 @@ def environment(top, machine, wheels) -> list[tuple]:
         link = top / f"lib/python{python[0]}.{python[1]}/site-packages"
         link.parent.mkdir()
         link.symlink_to("../site-packages")
-    shutil.rmtree(site / "bin", ignore_errors=True)
+    for folder in ("bin", "share"):                  # commands of others; and what lies in usr/share/doc
+        shutil.rmtree(site / folder, ignore_errors=True)
     for path in [path for pattern in UNUSED for path in site.glob(pattern)]:
         path.unlink()
     for path in site.rglob("*.so"):
@@ -116,8 +117,8 @@ def system(root, version, distributions):
         _write(root / f"usr/share/man/man1/{name}.1.gz", _gzip(manual.man(tree, version, time.strftime("%Y-%m-%d", _now()), sections)))
         _write(root / f"usr/share/bash-completion/completions/{name}", manual.completion(tree))
     pages = root / "usr/share/doc/tidegate"
-    for page in (ROOT / "docs").glob("*.md"):
-        _write(pages / page.name, page.read_text())
+    for page in (*(ROOT / "docs").glob("*.md"), *(ROOT / "docs/monitoring").iterdir()):
+        _write(pages / page.relative_to(ROOT / "docs"), page.read_text())
     _write(pages / "changelog.gz", _gzip(_changelog(version)))
     _write(pages / "copyright", _copyright(distributions))
 
