@@ -42,7 +42,6 @@ class Daemon:
         self.intake = self.parts.intake
         self.clock = self.parts.clock
         self.control = self.metrics = self.manager = self.letters = self.traces = None
-        self.note = lambda step, about=None: None    # told of each step of a turn: gateway/traces.py, where somebody asks for it
         self.blocked = ""                # why nothing is taken in
         self._gathering = Gathering(config.journal.durability.seconds)
         self._wait_s = IDLE_S            # until what has gathered is due
@@ -112,6 +111,9 @@ class Daemon:
 
             self.letters = Letters(self)
         return self.letters.handle(request)
+
+    def note(self, step, about=None):
+        """Told of each step of a turn; until somebody asks for traces there is nothing to be done about it."""
 
     def _read_traces(self, request):
         """See gateway/traces.py. Raises TidegateError."""
