@@ -20,6 +20,7 @@ COMMANDS = {
     "ledger": "in = out + held back, by stream, rule and lane",
     "receive": "be the upstream end",
     "api": "serve the HTTP management API of the running gateway",
+    "otlp": "send metrics and traces of the running gateway to an OpenTelemetry collector",
     "rule": "write, test, upload and watch rules",
     "tail": "a stream's or rule's events, live",
     "passwd": "let a device's user into the listener's password file, or out of it",

@@ -37,6 +37,7 @@ class Lane:
         self.name = name
         self.policy = policy
         self.upstream = None         # set by the Upstream that carries it
+        self.watch = None            # Traces, while it waits for rows of this lane
         self.on_read = lambda: None  # told before the log is read: what belongs there and is not yet should go there
         self.in_flight = 0           # messages
         self._bytes_in_flight = 0
@@ -86,6 +87,10 @@ class Lane:
             return self._ranges[0][0]
         floor = self._live.floor
         return floor if self._backlog is None or self._backlog.floor is None else min(floor, self._backlog.floor)
+
+    def holds(self, start, stop):
+        """Whether something of the positions start to stop is not acknowledged."""
+        return any(first < stop and (end is None or end > start) for first, end in self._pending())
 
     def state(self, numbers=None):
         """For the checkpoint: plain lists and numbers. numbers: of the streams that its log may hold rows of; None: of all."""
@@ -163,6 +168,8 @@ class Lane:
         if message is not None:
             message.lane = self
             self._count_sent(message)
+            if self.watch is not None and message.group is not None:
+                self.watch.sent(self, message.group)
         return message
 
     def acknowledged(self, message):
@@ -175,6 +182,8 @@ class Lane:
             self._holds = 0
             self.refusal = ""
             message.group.track.acknowledged(message.group)
+        if self.watch is not None:
+            self.watch.acknowledged(self)
 
     def due_at(self, now):
         """When next() may have something that it has not now; reactor seconds, None: only after wake() or a PUBACK."""

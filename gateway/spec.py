@@ -53,7 +53,7 @@ class Gateway(Struct, forbid_unknown_fields=True):
 
 
 class Tls(Struct, forbid_unknown_fields=True):
-    """TLS 1.2 or later. The listener's, the broker's and upstream's files are followed: new ones count for new connections, without a restart."""
+    """TLS 1.2 or later. The files are followed: new ones count for new connections, without a restart."""
 
     ca: str | None = None
     cert: str | None = None
