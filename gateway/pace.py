@@ -10,6 +10,7 @@ The gateway's one thread is the other thing to wait for: packing takes half of i
 """
 
 QUANTUM = 8 << 10
+GROWTH = 2 << 10                     # of the window, with each round trip
 STRETCH = 1.5
 ALONE_S = 10.0
 WEIGHT = 1 / 8                       # of a round trip in the mean
@@ -55,11 +56,12 @@ class Pace:
 
     def acknowledged(self, size, alone, took_s):
         """Its PUBACK came, took_s after it went."""
+        used = self.in_flight >= self.window         # what is not used need not grow
         self.in_flight -= size
         if alone:
             self._alone_s = took_s if self._alone_s is None else self._alone_s + WEIGHT * (took_s - self._alone_s)
         if self._alone_s is not None and took_s > STRETCH * self._alone_s:
             self._begins = False
             self.window = max(QUANTUM, self.window - size // 2)      # a half, with each round trip
-        else:
-            self.window += size if self._begins else QUANTUM * size // self.window
+        elif used:
+            self.window += size if self._begins else GROWTH * size // self.window
