@@ -33,11 +33,12 @@ class Lane:
     """Sends `log`'s records by `policy`. streams: record.stream -> Schema of what this process appends; may grow.
 
     dead(stream, first_sequence, count, reason) is told of rows that cannot be sent: too long, or unreadable in the log.
-    set_since(position): nanoseconds by which the clock was set since that record was stored.
+    set_since(position): nanoseconds by which the clock was set since that record was stored. cleared(): records before this position may leave.
     Raises ConfigError when policy, gateway and name make no topic.
     """
 
-    def __init__(self, name, log, streams, policy, *, gateway, epoch, dead=None, set_since=lambda position: 0):
+    def __init__(self, name, log, streams, policy, *, gateway, epoch, dead=None, set_since=lambda position: 0,
+                 cleared=lambda: float("inf")):
         self.name = name
         self.policy = policy
         self.upstream = None         # set by the Upstream that carries it, as `pace`
@@ -55,7 +56,7 @@ class Lane:
         self._log = log
         self._streams = streams
         self._meanings = Meanings(streams, log.head)
-        self._tell_dead, self._set_since = dead, set_since
+        self._tell_dead, self._set_since, self._cleared = dead, set_since, cleared
         self._packer = Packer(policy, name, gateway, epoch)
         self._ranges = [[log.tail, None]]        # valid while disconnected
         self._live = self._backlog = None        # valid while connected
@@ -204,7 +205,7 @@ class Lane:
     # --- inside
 
     def _track(self, ranges):
-        return Track(ranges, self._log, self._meanings, self._packer, self.policy, self._dead, self._closed, self._set_since)
+        return Track(ranges, self._log, self._meanings, self._packer, self.policy, self._dead, self._closed, self._set_since, self._cleared)
 
     def _pending(self):
         if self._live is None:
