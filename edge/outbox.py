@@ -5,6 +5,9 @@ and an outbox is cut back to the last checkpoint and written again by replay aft
 
 While nobody reads, small batches gather in memory and are written as large ones, which take a twentieth of the bytes: until the next checkpoint, or
 GATHER_ROWS, or GATHER_BYTES. All streams' are written together, so that what the log has is always all up to some moment.
+
+What stands here may leave once its cause is durable in the journal, and not before: else a power cut would make something else of the same sequence numbers.
+The owner says so with take_fresh(), after a sync of the journal; `cleared` is how far that is.
 """
 
 import msgpack
@@ -35,6 +38,7 @@ class Outbox:
         self._gathered = {}          # stream number -> Batch of rows that are not in the log yet
         self._rows = self._bytes = 0     # in _gathered
         self._fresh = 0              # rows appended since take_fresh()
+        self.cleared = log.head      # what stands before it may leave
         self.appended = {}           # stream number -> rows appended
         self.evicted = {}            # stream number -> rows evicted before they were acknowledged
         self.names = {}              # stream number -> name
@@ -89,6 +93,8 @@ class Outbox:
         gathered, self._gathered, self._rows, self._bytes = self._gathered, {}, 0, 0
         for number, batch in gathered.items():
             self._append(number, batch.first_sequence, len(batch), encode_columns(batch))
+        if not self._fresh:
+            self.cleared = self.writer.head
 
     def adopt(self, name, record):
         """Account for a record of the stream `name` that was found without a checkpoint."""
@@ -109,6 +115,7 @@ class Outbox:
         head = state["head"]
         gaps = [r for r in between(self.log, head) if r.kind == GAP and r.payload]
         self.log.truncate(head)
+        self.cleared = head
         self.load(state)
         for gap in gaps:
             count = min(gap.count, sequences.get(gap.stream, 0) - gap.first)
@@ -129,7 +136,8 @@ class Outbox:
         return sum(delta_ns for at, delta_ns in self._steps if position < at)
 
     def take_fresh(self) -> int:
-        """Rows appended since the last call."""
+        """Rows appended since the last call. All that is here may leave from now on."""
+        self.cleared = self.writer.head
         fresh, self._fresh = self._fresh, 0
         return fresh
 
