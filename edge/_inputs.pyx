@@ -52,6 +52,10 @@ cdef class Inputs:
         free(self.places)
         free(self.sources)
 
+    def size(self, Batch batch) -> int:
+        """Bytes that a batch needs."""
+        return self.lay_out(batch)
+
     cdef uint64_t lay_out(self, Batch batch) except 0:
         """Decide where everything stands. Returns the bytes needed."""
         cdef uint64_t at = 64 + 24 * <uint64_t>self.n_inputs

@@ -154,6 +154,11 @@ cdef class Instance:
 
     # --- the module's memory
 
+    def reserve(self, uint64_t size):
+        """See to an area of at least `size` bytes."""
+        self.must_rest()
+        self._reserve(size)
+
     cdef int _reserve(self, uint64_t size) except -1:
         """An area of at least `size` bytes; powers of two, so that the module is rarely asked."""
         cdef uint64_t wanted = AREA_MIN

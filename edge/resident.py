@@ -24,6 +24,13 @@ class Here:
         except WasmtimeError as error:
             raise Unloadable(str(error)) from None
 
+    def load_bytes(self, code):
+        """Likewise, machine code in memory."""
+        try:
+            return Module.deserialize(engine(), code)
+        except WasmtimeError as error:
+            raise Unloadable(str(error)) from None
+
     def instance(self, name, module, code, limits) -> Resident:
         """A new instance; raises RuleError."""
         return Resident(name, module, code, limits)
