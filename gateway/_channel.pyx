@@ -128,6 +128,10 @@ cdef class Asker(Channel):
     def __dealloc__(self):
         free(self.copy)
 
+    def close(self):
+        """The worker is gone, and with it the socket."""
+        self.fd = -1
+
     @property
     def dead(self) -> bool:
         return self.head.dead != 0

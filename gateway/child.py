@@ -62,6 +62,7 @@ class Child:
             pass
         status = os.waitstatus_to_exitcode(os.waitpid(self._pid, 0)[1])
         said = os.pread(self._errors, ERROR_BYTES, 0).decode("utf-8", "replace").split()
+        self.channel.close()
         self._socket.close()
         os.close(self._errors)
         self._pid = None

@@ -19,6 +19,8 @@ import resource
 import signal
 import struct
 
+from edge.errors import TidegateError
+
 SOCKET, ERRORS = 1, 2                        # descriptors that stay: to the daemon, and a small memory for last words
 ERROR_BYTES = 64 << 10
 ALLOWED = {                                  # name -> numbers on x86-64 and aarch64
@@ -49,8 +51,8 @@ FILES = {1: 0x1FFF, 2: 0x3FFF, 3: 0x7FFF, 4: 0x7FFF, 5: 0xFFFF}              # a
 PORTS, SCOPES = 3, 3                         # bind and connect; abstract sockets and signals
 
 
-class Unconfined(Exception):
-    """The kernel does not give what is needed."""
+class Unconfined(TidegateError):
+    """The kernel does not give what is needed, or there is no process to be had."""
 
 
 def prepare(parent):

@@ -6,6 +6,7 @@ again. That is exact, because a rule is a function of what it was given. The cal
 trap of its rule; the others notice nothing.
 """
 
+import time
 import weakref
 
 import msgpack
@@ -19,7 +20,9 @@ from edge.schema import Schema
 from edge.stage import MEMENTO_CALLS_MAX, MEMENTO_ROWS_MAX
 from gateway import _channel as c
 from gateway.child import Child
+from gateway.sandbox import Unconfined
 
+STARTS_S = 0.1, 1.0, 5.0             # pauses between tries to start a worker
 TRIES_MAX = 3                        # of a request in which the worker dies before it begins
 SLACK_NS = 10 * 10**9                # of wall time beyond a call's own; systemd waits for 30 s
 CPU_SLACK_NS = 500 * 10**6           # of the worker's CPU time: what is around a call
@@ -106,11 +109,17 @@ class Workshop:
         raise Died(why, begun)
 
     def replace(self, why):
-        """Another worker."""
+        """Another worker. Raises Unconfined when none comes up: the gateway ends then, and is started anew from its last checkpoint."""
         self.restarts += 1
         self.last = why
         self._gone = [[], []]
         self.on_death(why)
+        for pause_s in STARTS_S:
+            try:
+                self._child = Child(self._command)
+                return
+            except Unconfined:
+                time.sleep(pause_s)
         self._child = Child(self._command)
 
     def distrust(self, why):
