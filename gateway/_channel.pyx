@@ -87,6 +87,10 @@ cdef class Channel:
         return self.head.number
 
     @property
+    def serial(self):
+        return self.head.serial
+
+    @property
     def a(self):
         return self.head.a
 

@@ -18,7 +18,7 @@ LAST_WORDS = 400
 class Child:
     """A confined worker, ready. landlock: the version that confines it. Raises Unconfined, with what it said."""
 
-    def __init__(self, command=None):
+    def __init__(self):
         memory, errors, ends = -1, -1, ()
         try:
             memory = os.memfd_create("tidegate-rules", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
@@ -26,7 +26,7 @@ class Child:
             _seal(memory)
             errors = os.memfd_create("errors", os.MFD_CLOEXEC)
             ends = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-            self._pid = _spawn(command or ["-m", "gateway.worker"], (memory, ends[1].fileno(), errors))
+            self._pid = spawn(["-m", "gateway.worker"], (memory, ends[1].fileno(), errors))
             ends[1].close()
             self._socket, self._errors = ends[0], errors
             self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, struct.pack("@ll", 0, LOOK_US))
@@ -70,7 +70,7 @@ class Child:
         return f"{how}: ...{' '.join(said)[-LAST_WORDS:]}" if said else how
 
 
-def _spawn(command, descriptors) -> int:
+def spawn(command, descriptors) -> int:
     """A fresh interpreter with these descriptors as 0, 1, 2 and nothing else of this process: no environment but where modules are."""
     here = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
     environment = {"PYTHONPATH": os.pathsep.join([here, *filter(None, sys.path)]), "MALLOC_ARENA_MAX": "1"}

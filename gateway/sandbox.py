@@ -84,12 +84,12 @@ def shut() -> int:
     if rules < 0 or call(SYS_LANDLOCK_RESTRICT, rules, 0):
         return 0
     os.close(rules)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (0, 0))
     return version
 
 
 def seal():
-    """All threads, for good. Raises Unconfined."""
+    """All threads, for good: no descriptor more, and seccomp. Raises Unconfined."""
+    resource.setrlimit(resource.RLIMIT_NOFILE, (0, 0))
     column, _ = _machine()
     program = filter_program()
 

@@ -28,6 +28,7 @@ SLACK_NS = 10 * 10**9                # of wall time beyond a call's own; systemd
 CPU_SLACK_NS = 500 * 10**6           # of the worker's CPU time: what is around a call
 TEXT_BYTES_MAX = 64 << 10
 GLOBAL_BYTES = 17
+CODES = ("refused", "trap", "limit", "bad output")           # of edge.errors.RuleError, that a worker may say
 
 
 class Died(Exception):
@@ -39,16 +40,16 @@ class Died(Exception):
 
 
 class Workshop:
-    """restarts: how often the worker died; last: why, the last time. on_death: fn(why). Raises gateway.sandbox.Unconfined where there can be none."""
+    """restarts: how often the worker died; last: why, the last time. on_death: fn(why). start: fn() -> Child. Raises gateway.sandbox.Unconfined where there can be none."""
 
-    def __init__(self, command=None):
+    def __init__(self, start=Child):
         self.restarts, self.last = 0, ""
         self.on_death = lambda why: None
-        self._command = command
+        self._start = start
         self._number = 0
         self._gone = [[], []]                # numbers of instances and codes that nobody has any more
         self._codes = weakref.WeakValueDictionary()
-        self._child = Child(command)
+        self._child = start()
 
     @property
     def generation(self) -> int:
@@ -116,17 +117,16 @@ class Workshop:
         self.on_death(why)
         for pause_s in STARTS_S:
             try:
-                self._child = Child(self._command)
+                self._child = self._start()
                 return
             except Unconfined:
                 time.sleep(pause_s)
-        self._child = Child(self._command)
+        self._child = self._start()
 
     def distrust(self, why):
-        """The worker said what an honest one does not. Raises Died."""
+        """The worker said what an honest one does not: it is let go of."""
         self._child.end("")
         self.replace(why)
-        raise Died(why, True)
 
     def close(self):
         self._child.end("")
@@ -247,7 +247,8 @@ class Remote:
                 return step()
             except Wrong as wrong:
                 self.dead = True
-                raise self.error(f"its process answered nonsense: {wrong}", "bad output") from None
+                self._shop.distrust(f"it answered nonsense: {wrong}")
+                raise self.error(f"the process of the rules answered nonsense: {wrong}", "bad output") from None
             except Unloadable as error:
                 raise self.error(f"its machine code does not load any more: {error}") from None
             except Died as died:
@@ -294,8 +295,8 @@ class Remote:
             self._asked(c.RESERVE, a=self._inputs.size(batch))
             channel = self._shop.process(self._number, self._inputs, batch, self._area, **limits)
             if channel is None:
-                self._shop.distrust("it gave less room than was asked for")
-        self._heed(channel)
+                raise Wrong("it gave less room than was asked for")
+        self._heed(c.PROCESS, channel)
         return channel.read(self._answers, batch)
 
     def _snapshot(self):
@@ -311,7 +312,7 @@ class Remote:
 
     def _asked(self, kind, parts=(), *, a=0, rows=0):
         channel = self._shop.ask(kind, self._number, parts, a=a, **(self._allowed(rows) if kind in c.RUNNING else {}))
-        self._heed(channel)
+        self._heed(kind, channel)
         return channel
 
     def _allowed(self, rows) -> dict:
@@ -319,7 +320,7 @@ class Remote:
         budget = 3 * (self.limits.time_ns if rows <= 1024 else self.limits.time_ns // 1024 * rows)
         return {"cpu_ns": budget + CPU_SLACK_NS, "wall_ns": 4 * budget + SLACK_NS}
 
-    def _heed(self, channel):
+    def _heed(self, kind, channel):
         """What an answer says beside its payload, as far as it can be. Raises RuleError for a refusal."""
         spent = channel.run_ns - self._seen_ns
         self._seen_ns = channel.run_ns
@@ -328,7 +329,7 @@ class Remote:
         area, size = channel.area
         self._area = (area, size) if area % 8 == 0 and area + size <= 1 << 32 else (0, 0)
         if channel.kind == c.REFUSED:
-            self.dead = self.dead or channel.dead
+            self.dead = self.dead or channel.dead or kind in c.RUNNING
             raise self.error(*_refusal(channel.payload(TEXT_BYTES_MAX)), whole=True)
         if channel.kind != c.DONE:
             raise Wrong(f"an answer of kind {channel.kind}")
@@ -350,6 +351,6 @@ def _refusal(payload):
         said = msgpack.unpackb(payload)
         text, code, backtrace = said["text"], said["code"], said["backtrace"]
         frames = None if backtrace is None else [" ".join(str(frame).split()) for frame in backtrace]
-        return " ".join(str(text).split()), str(code), frames
+        return " ".join(str(text).split()), code if code in CODES else "trap", frames
     except (ValueError, TypeError, KeyError, msgpack.UnpackException, msgpack.ExtraData) as error:
         raise Wrong(f"a refusal that is none: {error}") from None
