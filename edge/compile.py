@@ -15,7 +15,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from edge.code import check
-from edge.engine import SETTINGS, new_engine
+from edge.engine import SETTINGS, Unloadable, new_engine
 from edge.errors import DiskError, RuleError
 
 COMPILE_CPU_S = 10
@@ -24,10 +24,6 @@ COMPILE_BYTES = 512 << 20
 CODE_BYTES_MAX = 64 << 20
 KEPT_MAX = 64
 INVALID, OVERRUN = 3, 4                  # exit statuses of the child: the module is not valid or not allowed; it asks for too much
-
-
-class Unloadable(ValueError):
-    """Machine code of another Wasmtime, other settings or another CPU."""
 
 
 class Cache:

@@ -41,6 +41,10 @@ SETTINGS = {
 }
 
 
+class Unloadable(ValueError):
+    """Machine code of another Wasmtime, other settings or another CPU."""
+
+
 def new_engine():
     """A wasmtime.Engine with SETTINGS."""
     import wasmtime                      # a process may need to know the settings alone

@@ -4,8 +4,7 @@ from wasmtime import Module, WasmtimeError
 
 from edge import _state
 from edge._instance import Instance
-from edge.compile import Unloadable
-from edge.engine import engine
+from edge.engine import Unloadable, engine
 
 
 class Resident(Instance):

@@ -3,7 +3,7 @@
 import msgpack
 from msgspec import Struct
 
-from edge.compile import Unloadable
+from edge.engine import Unloadable
 from edge.errors import RuleError
 from edge.limits import Limits
 from edge.resident import Here

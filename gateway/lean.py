@@ -13,12 +13,17 @@ def leave_out_early():
     sys.modules.setdefault("typing_extensions", None)
 
 
+def leave_out_openssl():
+    """hashlib has SHA-256 without it."""
+    for name in ("_ssl", "_hashlib"):
+        sys.modules.setdefault(name, None)           # None: importing it raises ImportError (docs of sys.modules)
+
+
 def leave_out(config):
     """Leave out what a configuration has no use for."""
     asked = config.listener is not None and config.listener.password_file is not None        # scrypt is OpenSSL's
     if not asked and not any(end is not None and end.tls is not None for end in (config.listener, config.broker, config.upstream)):
-        for name in ("_ssl", "_hashlib"):
-            sys.modules.setdefault(name, None)       # None: importing it raises ImportError (docs of sys.modules)
+        leave_out_openssl()
     if "urllib.request" not in sys.modules:
         import urllib
 

@@ -14,7 +14,6 @@ The numbers of system calls are the kernel's: arch/x86/entry/syscalls/syscall_64
 
 import ctypes
 import os
-import platform
 import resource
 import signal
 import struct
@@ -130,7 +129,7 @@ def _step(code, k, if_true=0, if_false=0) -> bytes:
 
 
 def _machine(name=None):
-    name = name or platform.machine()
+    name = name or os.uname().machine
     if name not in MACHINES:
         raise Unconfined(f"{name} is a machine whose system calls are not known here")
     return MACHINES[name]

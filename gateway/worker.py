@@ -7,8 +7,10 @@ its watchdog started before it is sealed (gateway/sandbox.py); it ends when the 
 import os
 import sys
 
-from gateway import sandbox
+from gateway import lean, sandbox
 
+lean.leave_out_early()
+lean.leave_out_openssl()
 
 def main() -> int:
     """Serve until the daemon is gone. What goes wrong ends the process: the daemon has all states, and starts another."""

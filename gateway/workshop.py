@@ -13,7 +13,7 @@ import msgpack
 
 from edge._inputs import Inputs
 from edge._result import Answers
-from edge.compile import Unloadable
+from edge.engine import Unloadable
 from edge.errors import RuleError
 from edge.plan import PLAN_AT, Plan, Wrong
 from edge.schema import Schema
