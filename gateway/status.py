@@ -25,6 +25,7 @@ def status(daemon) -> dict:
         "memory_mb": round(_rss_bytes() / 1e6, 1),
         "streams": {s.name: {"events": s.arrived, "dead_letters": s.rejected, "next_sequence": s.next_sequence} for s in pipeline.inputs},
         "rules_cpu": pipeline.share.report(pipeline.deferred),
+        "isolation": _isolation(parts.workshop),
         "rules": rules(daemon.core),
         "journal": _log(pipeline.journal.log) | {"durability": str(daemon.config.journal.durability)},
         "disk": wear(daemon.core.logs, time.monotonic() - daemon.started, daemon.config.gateway.disk_endurance),
@@ -55,6 +56,14 @@ def _stage(stage):
     return {"state": state, "module": stage.rule.digest[:12], **stage.cost}
 
 
+def _isolation(workshop):
+    """Where rules run."""
+    if workshop is None:
+        return {"mode": "none"}
+    return {"mode": "process", "landlock": workshop.landlock, "restarts": workshop.restarts, "last_restart": workshop.last,
+            "memory_mb": round(workshop.memory_bytes / 1e6, 1)}
+
+
 def _log(log):
     return {"records": log.head - log.tail, "bytes": log.size_bytes, "damaged": log.recovery.damaged}
 
@@ -81,6 +90,9 @@ def measures(daemon):
     now, pipeline = status(daemon), daemon.pipeline
     yield "up_seconds", "gauge", "since the start", [({}, now["uptime_s"])]
     yield "memory_bytes", "gauge", "resident", [({}, _rss_bytes())]
+    if "restarts" in now["isolation"]:
+        yield "worker_restarts_total", "counter", "times that the process of the rules was started again", [({}, now["isolation"]["restarts"])]
+        yield "worker_memory_bytes", "gauge", "of the process of the rules, resident, its own", [({}, int(now["isolation"]["memory_mb"] * 1e6))]
     yield "blocked", "gauge", "1 while nothing is taken in", [({}, int(bool(now["blocked"])))]
     yield "blocks_total", "counter", "how often that was so", [({}, now["blocks"])]
     yield "clock_synchronised", "gauge", "1 while the receive clock is trusted", [({}, int(now["clock"] == "trusted"))]

@@ -94,8 +94,10 @@ def plain(n):
 class World:
     """A gateway over `disk`, its devices (put) and its upstream (drain). The upstream outlives crashes.
 
-    rows: (stream, sequence) -> the row as the receiver first had it, in the newest epoch; a sequence that comes again must say the same.
+    place: where its rules run. rows: (stream, sequence) -> the row as the receiver first had it, in the newest epoch; a sequence that comes again must say the same.
     """
+
+    place = None
 
     def __init__(self, modules, config=RULES, disk=None):
         self.modules, self.config = modules, config
@@ -108,7 +110,7 @@ class World:
     def start(self):
         """The gateway starts on the disk as it is."""
         self.intake, self._stored = Intake(Topics()), []
-        self.core = Core(parse(self.config) if isinstance(self.config, str) else self.config, self.disk, self.modules, self.lines)
+        self.core = Core(parse(self.config) if isinstance(self.config, str) else self.config, self.disk, self.modules, self.lines, self.place)
         self.pipeline = self.core.pipeline
         try:
             self.recovered = self.core.recover()
