@@ -367,7 +367,7 @@ class Log:
             try:
                 self.sync()              # what on_evict appended is durable before the events are gone
             except DiskError:
-                self.notices.leave(self._segments[:n])
+                self.notices.leave([s for s in self._segments[:n] if self._on_evict and s.end > self._floor])
             for _ in range(n):
                 self._remove_oldest()
         finally:

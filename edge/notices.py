@@ -3,7 +3,8 @@
     NAME.idx -> NAME.gone        the index of a segment says which events it held, and a new name takes no room: renamed and durable before the segment goes
 
 So a power cut before there is room again does not lose what was to be announced. An outbox's start takes it up (Outbox.cut_back), and once the gaps themselves are
-durable the notices go. Without an index (it could not be written, the disk was full then) there is none.
+durable the notices go. A notice is of a whole segment: what upstream had of it is announced, too, and a receiver knows better. Without an index (it could not be
+written, the disk was full then) there is none.
 """
 
 from contextlib import suppress
@@ -56,11 +57,9 @@ class Notices:
     def _read(self, segment: Segment) -> bool:
         try:
             fd = self._disk.open(f"{self._directory}/{segment.name}{GONE}")
+            try:
+                return segment.load_index(read_at(self._disk, fd, self._disk.size(fd), 0), 1 << 64)
+            finally:
+                self._disk.close(fd)
         except OSError:
             return False
-        try:
-            return segment.load_index(read_at(self._disk, fd, self._disk.size(fd), 0), 1 << 64)
-        except OSError:
-            return False
-        finally:
-            self._disk.close(fd)

@@ -12,6 +12,7 @@ from edge._batch import Batch
 from edge.codec import decode_columns, encode_columns
 from edge.errors import DiskError
 from edge.log import Log
+from edge.notices import Notices
 from edge.outbox import BLUR_NS, GATHER_ROWS, SMALL_ROWS, STEPS_MAX, Outbox
 from edge.records import BATCH, GAP
 from edge.schema import Field, Schema
@@ -368,15 +369,36 @@ def test_notices_go_once_the_gaps_are_durable_and_what_is_no_notice_is_none():
     files = {path: bytes(node.data) for path, node in disk.files.items()}
     rotten = {left[0]: b"rotten" + files[left[0]][6:], "data/outbox/other.gone": b"no name of ours"}
     after, _, _ = made(gathers=False, disk=MemoryDisk(files | rotten))
-    assert [first for _, _, first, *_ in after.log.notices.events] == [outbox.log.notices.events or 0][:0] + [next(iter(after.log.notices.events))[2]]
-    assert set(path for path in after.log.disk.files if path.endswith(".gone")) == {left[1]}
-    for operation in ("open", "pread"):
-        unread = FaultyDisk(lambda number, name: errno.EIO if name == operation and unread.looking else None, files)
-        unread.looking = False
-        from edge.notices import Notices
+    assert after.log.notices.events == made(disk=MemoryDisk(files))[0].log.notices.events[1:]
+    assert {path for path in after.log.disk.files if path.endswith(".gone")} == {left[1]}
 
-        unread.looking = True
-        assert Notices(unread, "data/outbox", []).events == []
+
+@pytest.mark.parametrize("operation", ["open", "pread", "fdatasync", "rename", "fsync_directory"])
+def test_a_notice_that_cannot_be_left_or_read_stops_nothing(operation):
+    disk = FaultyDisk(lambda number, name: None)
+    outbox, _, _ = on_a_full_disk(disk)
+    disk.fault = lambda number, name: errno.EIO if name == operation else errno.ENOSPC if name in ("create", "pwrite") else None
+    notices = outbox.log.notices
+    notices.leave(outbox.log._segments[:2])
+    assert not disk.locked or not [fd for fd, (path, _) in disk.open_files.items() if path.endswith((".idx", ".gone"))]
+    disk.fault = lambda number, name: None
+    notices.leave(outbox.log._segments[:1])
+    files = {path: bytes(node.data) for path, node in disk.files.items() if path.endswith(".gone")}
+    assert len(files) >= 1 or operation == "fsync_directory"
+    reading = FaultyDisk(lambda number, name: errno.EIO if name == operation else None, files)
+    assert len(Notices(reading, "data/outbox", []).events) == (0 if operation in ("open", "pread") else len(files)) and not reading.open_files
+
+
+def test_of_what_upstream_has_and_of_a_log_that_announces_nothing_there_is_no_notice():
+    for journal in (False, True):
+        disk = FaultyDisk(lambda number, name: None)
+        outbox, _, _ = on_a_full_disk(disk)
+        if journal:
+            outbox.log._on_evict = None
+        else:
+            outbox.log.needed_from = lambda: outbox.log._segments[2].first
+        evict_without_room(disk, outbox)
+        assert outbox.log.notices.events == [] and not [path for path in disk.files if path.endswith(".gone")]
 
 
 def test_gaps_that_were_written_after_all_are_announced_once():
