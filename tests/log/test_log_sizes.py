@@ -100,3 +100,35 @@ def test_blocks_that_were_written_are_counted():
     assert (log.written_bytes, log.syncs) == (4 * 4096, 3), "from one block into the next"
     log.sync()
     assert log.syncs == 3, "nothing to write"
+
+
+def test_a_log_that_is_read_from_end_to_end_is_read_once():
+    disk = Odd()
+    log = open_log(disk, segment_bytes_max=1 << 20, quota_bytes_max=1 << 24, preamble=None)
+    for i in range(8000):
+        log.append(2, 3, i, 1, bytes(64))        # 100 bytes each
+    log.sync()
+    asked = []
+    disk.odd["pread"] = lambda own, fd, size, offset: asked.append(size) or own(fd, size, offset)
+    position = 0
+    while records := log.read(position, 10_000):
+        position = records[-1].position + 1
+    assert position == 8000 and sum(asked) < 2 * 800_000
+
+
+def test_a_file_that_is_removed_does_not_stay_open():
+    disk = Odd()
+    log = open_log(disk, preamble=None)
+    for i in range(30):
+        log.append(2, 3, i, 1, bytes(64))
+    log.sync()
+    log.read(0)
+    log.drop_before(12)
+    assert log.tail > 0 and not [path for path, _ in disk.open_files.values() if path not in disk.files]
+    log.read(log.tail)
+    reading = len(disk.open_files)
+    log.drop_before(log.tail + 6)
+    log.read(log.tail)
+    assert len(disk.open_files) == reading
+    log.close()
+    assert not disk.open_files
