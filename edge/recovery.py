@@ -110,7 +110,7 @@ def restore(pipeline, loaded, behind=False) -> tuple[Recovered, dict]:
         _count_letters(pipeline, meta["dead"])
         recount(pipeline, retried)
     elif any(log.head for log in (pipeline.journal.log, *(outbox.log for outbox in pipeline.outboxes))):
-        position = _without_checkpoint(pipeline, recovered)
+        position, schemas = _without_checkpoint(pipeline, recovered)
     pipeline.pay()
     _replay(pipeline, position, schemas, recovered)
     recovered.received_ns = pipeline.received_ns
@@ -207,7 +207,7 @@ def _count_letters(pipeline, since):
 
 
 def _without_checkpoint(pipeline, recovered):
-    """Sequences from what the logs hold, and the journal position to play from."""
+    """Sequences from what the logs hold; the journal position to play from, and what its stream numbers mean there."""
     by_name = {s.name: s for s in pipeline.streams}
     ends = {}                            # stream's name -> sequence after the last that stands in an outbox
     shown_ns = 0
@@ -247,7 +247,7 @@ def _without_checkpoint(pipeline, recovered):
     pipeline.jump([stage.partial for stage in pipeline.stages])
     recovered.fresh = tuple(stage.name for stage in pipeline.stages)
     recovered.lost = True
-    return position
+    return position, schemas
 
 
 def _replay(pipeline, position, schemas, recovered):

@@ -1,6 +1,7 @@
 """A whole gateway without sockets and clock: raw events in, what the receiver has in the end out, over a disk in memory that loses and refuses."""
 
 import json
+import os
 import tempfile
 
 import pytest
@@ -75,6 +76,9 @@ class Lines:
 
 @pytest.fixture(scope="session")
 def modules():
+    if given := os.environ.get("TIDEGATE_MODULES"):          # a cache that outlives the session
+        yield given
+        return
     with tempfile.TemporaryDirectory() as directory:
         yield directory
 
@@ -90,8 +94,10 @@ def plain(n):
 class World:
     """A gateway over `disk`, its devices (put) and its upstream (drain). The upstream outlives crashes.
 
-    rows: (stream, sequence) -> the row as the receiver first had it, in the newest epoch; a sequence that comes again must say the same.
+    place: where its rules run. rows: (stream, sequence) -> the row as the receiver first had it, in the newest epoch; a sequence that comes again must say the same.
     """
+
+    place = None
 
     def __init__(self, modules, config=RULES, disk=None):
         self.modules, self.config = modules, config
@@ -104,7 +110,7 @@ class World:
     def start(self):
         """The gateway starts on the disk as it is."""
         self.intake, self._stored = Intake(Topics()), []
-        self.core = Core(parse(self.config) if isinstance(self.config, str) else self.config, self.disk, self.modules, self.lines)
+        self.core = Core(parse(self.config) if isinstance(self.config, str) else self.config, self.disk, self.modules, self.lines, self.place)
         self.pipeline = self.core.pipeline
         try:
             self.recovered = self.core.recover()

@@ -32,6 +32,7 @@ from memory_disk import MemoryDisk
 from edge._intake import Intake, Topics
 from edge._watermark import Watermarks
 from edge.code import check
+from edge.codec import encode_columns
 from edge.compile import Cache
 from edge.engine import engine, new_engine
 from edge.errors import ConfigError, RuleError
@@ -115,7 +116,7 @@ class Line:
         self.intake, self.put_out, self.traps, self.times = Intake(Topics()), [], [], []
         self.pipeline.on_trap = lambda stage, error: self.traps.append(error)
         for outbox in self.pipeline.outboxes:
-            outbox.append = lambda stream, batch, payload: self.put_out.append((stream.name, batch.first_sequence, payload))
+            outbox.append = lambda stream, batch, payload: self.put_out.append((stream.name, batch.first_sequence, payload or encode_columns(batch)))
         self.good_ns = 0                         # CPU time of the good rules' calls
         for stage in self.pipeline.stages:
             stage.process = self._timed(stage.process)

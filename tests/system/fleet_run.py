@@ -26,9 +26,6 @@ EVENTS, FAULTS = 10_000, 5               # a unit
 DEVICES, RATE = 25, 40.0                 # a fleet
 HOT = 30.0
 
-# How a device's second sending of an event is told from a new one: by the `dedup` rule (RULE), or by the stream's own declaration, `sequence = "seq"` (STREAM).
-BY_RULE = True
-
 STREAM = """
 [streams.{name}]
 topics = ["{name}/+/env"]
@@ -36,43 +33,26 @@ key = "device"
 time = "ts"
 lateness = "1s"
 idle = "1s"
-{sequence}
+sequence = "seq"
 [streams.{name}.fields]
 device = "str"
 seq = "i64"
 ts = {{ type = "time", format = "ms" }}
 temp = "f64"
 hum = "f64"
-{once}
 [rules.{name}_hot]
-input = "{source}"
+input = "{name}"
 module = "threshold"
 params = {{ field = "temp", op = ">", value = {hot} }}
 """
-ONCE = """[rules.{name}_once]
-input = "{name}"
-module = "dedup"
-params = {{ id = "seq" }}
-"""
-
-
-def source(name):
-    """The stream with each event once."""
-    return f"{name}_once" if BY_RULE else name
-
-
-def stream(name):
-    """A stream's part of the configuration."""
-    once = ONCE.format(name=name) if BY_RULE else ""
-    return STREAM.format(name=name, source=source(name), hot=HOT, once=once, sequence="" if BY_RULE else 'sequence = "seq"')
 
 
 def config(broker):
     names = ["near", *(["far"] if broker else [])]
-    rows, hot = (json.dumps([form.format(source(name), name) for name in names]) for form in ("{0}", "{1}_hot"))
+    hot = json.dumps([f"{name}_hot" for name in names])
     return ('[gateway]\nname = "site"\ndata = "data"\ncheckpoint = "300ms"\n[listener]\nport = $PORT\n[upstream]\nhost = "127.0.0.1"\nport = $LINK\n'
-            + ('[broker]\nhost = "127.0.0.1"\nport = $BROKER\n' if broker else "") + "".join(map(stream, names))
-            + f'[lanes.alerts]\nstreams = {hot}\nage = "0s"\npriority = 0\n[lanes.telemetry]\nstreams = {rows}\nage = "100ms"\n')
+            + ('[broker]\nhost = "127.0.0.1"\nport = $BROKER\n' if broker else "") + "".join(STREAM.format(name=name, hot=HOT) for name in names)
+            + f'[lanes.alerts]\nstreams = {hot}\nage = "0s"\npriority = 0\n[lanes.telemetry]\nstreams = {json.dumps(names)}\nage = "100ms"\n')
 
 
 FLEET = """
@@ -185,7 +165,7 @@ class FleetSite(Site):
         sent = {}
         for name in self.names:
             truth = ["--truth", f"{name}.truth"]
-            for options in (["--stream", source(name)], ["--stream", f"{name}_hot", "--where", f"temp > {HOT}"]):
+            for options in (["--stream", name], ["--stream", f"{name}_hot", "--where", f"temp > {HOT}"]):
                 ok, report = self.verify(*truth, *options)
                 if not ok:
                     broken.append(f"seed {self.seed}: {name} {options}: {({k: v for k, v in report.items() if k != 'devices'})}")
@@ -219,7 +199,7 @@ def run(seed, first, count):
     if not broken and (totals["sent"] < 0.9 * count * EVENTS or totals["resent"] < count or sum(site.faults.values()) < count * FAULTS):
         broken.append(f"this run tried too little: {totals}, {site.faults}")
     return {"events": totals["sent"], "faults": sum(site.faults.values()), "mosquitto": bool(site.broker), "fleets": totals,
-            "kinds": dict(sorted(site.faults.items())), "once_by": "rule" if BY_RULE else "stream"}, broken
+            "kinds": dict(sorted(site.faults.items()))}, broken
 
 
 if __name__ == "__main__":

@@ -140,9 +140,10 @@ class KillSite(CountSite):
             connection.close()
 
     def _ask(self, request):
-        """Ask for a change and wait for nothing."""
+        """Ask for a change, as soon as somebody listens, and wait for nothing. (A PUBACK that was read may be from before the last kill.)"""
         connection = socket.socket(socket.AF_UNIX)
-        connection.connect(os.path.join(self.data, control.SOCKET))
+        if not self.load.pump(BACK_S_MAX, until=lambda: connection.connect_ex(os.path.join(self.data, control.SOCKET)) == 0):
+            raise Broken(f"{BACK_S_MAX:.0f} s after a kill nobody listens at {control.SOCKET}; {self.log()[-500:]}")
         connection.sendall(json.dumps({"get": "manage", "request": request}).encode() + b"\n")
         return connection
 
