@@ -39,7 +39,7 @@ class Parts:
     def _recovered(self):
         """The core where the last run stood. Goes on trying while the disk refuses."""
         while True:
-            core = Core(self.config, self._disk, f"{self.config.gateway.data}/modules", self.log)
+            core = Core(self.config, self._disk, self.config.gateway.modules, self.log)
             try:
                 return core, core.recover()
             except DiskError as error:
