@@ -243,8 +243,8 @@ class Daemon:
                 self.log.error("disk", str(error))
                 return                   # it goes with a later turn's
         for outbox, lane in self.core.lanes:
-            rows = outbox.take_fresh()
-            if rows:
+            before, rows = outbox.cleared, outbox.take_fresh()
+            if rows or outbox.cleared != before:
                 lane.wake(rows)
         self._checkpoint_due |= self.core.urgent
 

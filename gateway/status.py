@@ -25,6 +25,7 @@ def status(daemon) -> dict:
         "memory_mb": round(_rss_bytes() / 1e6, 1),
         "streams": {s.name: {"events": s.arrived, "dead_letters": s.rejected, "next_sequence": s.next_sequence} for s in pipeline.inputs},
         "rules_cpu": pipeline.share.report(pipeline.deferred),
+        "isolation": _isolation(parts.workshop),
         "rules": rules(daemon.core),
         "journal": _log(pipeline.journal.log) | {"durability": str(daemon.config.journal.durability)},
         "disk": wear(daemon.core.logs, time.monotonic() - daemon.started, daemon.config.gateway.disk_endurance),
@@ -33,7 +34,8 @@ def status(daemon) -> dict:
     }
     if parts.listener is not None:
         report["listener"] = {"port": parts.listener.port, "connected": parts.listener.connected, "refused": parts.listener.refused,
-                              "malformed": parts.listener.malformed, "denied": parts.listener.denied}
+                              "malformed": parts.listener.malformed, "denied": parts.listener.denied,
+                              "floods": parts.listener.floods.begun if parts.listener.floods is not None else 0}
     if parts.broker is not None:
         report["broker"] = {"connection": parts.broker.status, "error": parts.broker.last_error, "published": parts.broker.published,
                             "malformed": parts.broker.malformed, "skipped": parts.broker.skipped}
@@ -52,6 +54,14 @@ def rules(core) -> dict:
 def _stage(stage):
     state = "disabled" if not stage.enabled else "quarantined" if stage.rule.quarantined else "waits for CPU" if stage.backlog else "active"
     return {"state": state, "module": stage.rule.digest[:12], **stage.cost}
+
+
+def _isolation(workshop):
+    """Where rules run."""
+    if workshop is None:
+        return {"mode": "none"}
+    return {"mode": "process", "landlock": workshop.landlock, "restarts": workshop.restarts, "last_restart": workshop.last,
+            "memory_mb": round(workshop.memory_bytes / 1e6, 1)}
 
 
 def _log(log):
@@ -80,6 +90,9 @@ def measures(daemon):
     now, pipeline = status(daemon), daemon.pipeline
     yield "up_seconds", "gauge", "since the start", [({}, now["uptime_s"])]
     yield "memory_bytes", "gauge", "resident", [({}, _rss_bytes())]
+    if "restarts" in now["isolation"]:
+        yield "worker_restarts_total", "counter", "times that the process of the rules was started again", [({}, now["isolation"]["restarts"])]
+        yield "worker_memory_bytes", "gauge", "of the process of the rules, resident, its own", [({}, int(now["isolation"]["memory_mb"] * 1e6))]
     yield "blocked", "gauge", "1 while nothing is taken in", [({}, int(bool(now["blocked"])))]
     yield "blocks_total", "counter", "how often that was so", [({}, now["blocks"])]
     yield "clock_synchronised", "gauge", "1 while the receive clock is trusted", [({}, int(now["clock"] == "trusted"))]
@@ -97,7 +110,8 @@ def measures(daemon):
         yield "broker_connected", "gauge", "1 while connected to the broker", [({}, int(now["broker"]["connection"] == "connected"))]
     if "listener" in now:
         yield "devices_connected", "gauge", "devices connected to the listener", [({}, now["listener"]["connected"])]
-        for name, meaning in (("refused", "connections refused"), ("malformed", "connections closed for broken packets"), ("denied", "events on topics without permission")):
+        for name, meaning in (("refused", "connections refused"), ("malformed", "connections closed for broken packets"), ("denied", "events on topics without permission"),
+                              ("floods", "times that a device began to flood")):
             yield f"listener_{name}_total", "counter", meaning, [({}, now["listener"][name])]
 
 

@@ -120,7 +120,8 @@ def system(root, version, distributions):
     """Commands, configuration, units, pages."""
     for name, module in COMMANDS.items():
         _write(root / f"usr/bin/{name}", f'#!/bin/sh\nexec /opt/tidegate/bin/python3 -I -m {module} "$@"\n', 0o755)
-    _write(root / "etc/tidegate/tidegate.toml", (DEBIAN / "tidegate.toml").read_text())
+    for place in ("etc/tidegate", "opt/tidegate"):           # the second for `tidegate init`, to know whether the first was ever changed
+        _write(root / place / "tidegate.toml", (DEBIAN / "tidegate.toml").read_text())
     for unit in DEBIAN.glob("*.service"):
         _write(root / "lib/systemd/system" / unit.name, unit.read_text())
     for tree, sections in ((manual.tidegate(), _sections()), (manual.firmware_sim(), {})):

@@ -48,7 +48,7 @@ class Site:
 
     def raw(self, method, path, body=None, headers=(), token=None):
         """(status, content type, JSON) over plain HTTP."""
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=20)
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)
         connection.request(method, path, body, {"Authorization": f"Bearer {token or self.writer}", **dict(headers)})
         response = connection.getresponse()
         text = response.read()
@@ -139,7 +139,7 @@ def test_status_and_ledger_are_the_daemons(site):
                                      {"Authorization": "Bearer \xff\xfe"}])
 def test_nobody_is_let_in_without_a_known_token(site, headers):
     for path in ("/v1/rules", "/openapi.json", "/nothing"):
-        connection = http.client.HTTPConnection("127.0.0.1", site.port, timeout=20)
+        connection = http.client.HTTPConnection("127.0.0.1", site.port, timeout=60)
         connection.request("GET", path, headers=headers)
         response = connection.getresponse()
         assert response.status == 401 and response.headers["WWW-Authenticate"].startswith("Bearer") and json.loads(response.read())["fault"] == "request"
@@ -341,14 +341,14 @@ def test_the_command_makes_tokens_and_serves(tmp_path):
         assert token not in (tmp_path / "api.access").read_text() and os.stat(tmp_path / "api.access").st_mode & 0o777 == 0o600
         assert run("--new-token", "ann").returncode == 2 and run("--new-token", "a b").returncode == 2
         process = subprocess.Popen([*command, "--port-file", str(tmp_path / "port")], stderr=subprocess.PIPE, text=True)
-        until = time.monotonic() + 20
+        until = time.monotonic() + 60
         while not (tmp_path / "port").exists():
             assert time.monotonic() < until and process.poll() is None
             time.sleep(0.02)
         there = remote.connect(f"http://127.0.0.1:{(tmp_path / 'port').read_text().strip()}", token=token)
         assert there.ask({"do": "rule.stats"}) == {"did": "rule.stats"}
         process.send_signal(signal.SIGTERM)
-        _, said = process.communicate(timeout=10)
+        _, said = process.communicate(timeout=60)
         assert process.returncode in (0, -signal.SIGTERM) and "listens on http://127.0.0.1" in said and "Traceback" not in said
     finally:
         box.close()

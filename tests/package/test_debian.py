@@ -37,6 +37,7 @@ input = "env"
 module = "threshold"
 params = { field = "temp", op = ">", value = 30.0 }
 """
+WANTED = "etc/systemd/system/multi-user.target.wants"
 has = shutil.which
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600), pytest.mark.skipif(not (has("dpkg-deb") and has("llvm-strip")), reason="needs dpkg-deb and llvm-strip")]
 
@@ -222,21 +223,32 @@ def box(tmp_path_factory, deb):
 
 @pytest.fixture(scope="module")
 def installed(box, deb):
-    box.dpkg("-i", deb)
+    box.said = box.dpkg("-i", deb)
     return box
 
 
 def test_installed_it_is_ready(installed):
-    """User, private data directory, unit enabled, the other one not, the configuration good, and no more than 35 MB beyond Python and wasmtime."""
+    """User, private data directory, no unit enabled before the gateway has a name, the configuration good, and no more than 35 MB beyond Python and wasmtime."""
     assert installed.call("getent", "passwd", "tidegate").split(":")[5] == "/var/lib/tidegate"
     assert installed.call("stat", "-c", "%U %a", "/var/lib/tidegate") == "tidegate 700\n"
-    wants = installed.root / "etc/systemd/system/multi-user.target.wants"
-    assert (wants / "tidegate.service").is_symlink() and not (wants / "tidegate-api.service").is_symlink()
+    assert [line for line in installed.said.splitlines() if line.startswith("tidegate: ")] == ["tidegate: now run: sudo tidegate init"]
+    assert not any((installed.root / WANTED / unit).is_symlink() for unit in ("tidegate.service", "tidegate-api.service"))
     assert installed.call("tidegate", "check") == "/etc/tidegate/tidegate.toml: ok\n"
     files = [p for p in (installed.root / "opt/tidegate").rglob("*") if p.is_file() and not p.is_symlink()]
     size = sum(p.stat().st_size for p in files if "/site-packages/wasmtime/" not in str(p))
     print(f"{size / 1e6:.1f} MB installed beyond Python and wasmtime")
     assert size <= 35_000_000
+
+
+def test_init_writes_over_the_conffile_that_nobody_changed_and_says_how_to_start(installed):
+    """The configuration, and secrets that the service's user may read and others may not. Who then enables the unit finds it so after an upgrade."""
+    said = installed.call("sh", "-c", "echo hush > /tmp/secret; tidegate init --name plant-7 --listen 1884 --upstream mqtt://plant@cloud.example --upstream-password-file /tmp/secret --start "
+                          "< /dev/null")
+    assert "/etc/tidegate/tidegate.toml: written" in said and said.splitlines()[-1] == "next: sudo systemctl enable --now tidegate"
+    assert "name = \"plant-7\"" in (installed.root / "etc/tidegate/tidegate.toml").read_text() and not (installed.root / "etc/tidegate/tidegate.toml.bak").exists()
+    assert "--force" in installed.call("tidegate", "init", "--name", "x", "--listen", "1", "--upstream", "none", status=2)
+    installed.call("systemctl", "enable", "tidegate")
+    assert (installed.root / WANTED / "tidegate.service").is_symlink()
 
 
 def test_what_is_bundled_can_be_imported(installed):
@@ -259,7 +271,7 @@ def test_an_upgrade_while_devices_send_loses_nothing_and_keeps_the_configuration
     time.sleep(1.5)
     installed.stop(daemon)               # what prerm does where systemd runs
     installed.dpkg("-i", again("0.3"))
-    assert path.read_text() == STREAM
+    assert path.read_text() == STREAM and (installed.root / WANTED / "tidegate.service").is_symlink()
     daemon = installed.start()
     sent = json.loads(fleet.communicate(timeout=90)[0])
     assert fleet.returncode == 0, sent
