@@ -30,7 +30,7 @@ streams = ["hot"]
 LOADED = """
 import importlib, json, sys
 from gateway.commands import run
-run.plain(["-c", "tidegate.toml"])
+run.plain_arguments(["-c", "tidegate.toml"])
 from gateway import config, lean
 lean.leave_out(config.load("tidegate.toml"))
 for name in ("daemon", "listener", "broker", "upstream", "mailbox"):
