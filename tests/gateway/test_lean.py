@@ -104,7 +104,7 @@ def test_the_plain_form_of_run_is_read_as_argparse_reads_it(argv, plain):
 
     from gateway.commands import run
 
-    found = run.plain(argv)
+    found = run.plain_arguments(argv)
     assert (found and found.config) == plain
     if found:
         parser = argparse.ArgumentParser()
