@@ -39,6 +39,12 @@ class Gateway(Struct, forbid_unknown_fields=True):
     disk_endurance: Size = size("10TB")
     mask_key_file: str | None = None
     encryption_key_file: str | None = None
+    cache: str | None = None
+
+    @property
+    def modules(self) -> str:
+        """The directory of compiled rules."""
+        return self.cache or f"{self.data}/modules"
 
     DOCS = {
         "name": "identity of the gateway in every upstream topic and batch; never change it on a device with data",
@@ -51,6 +57,7 @@ class Gateway(Struct, forbid_unknown_fields=True):
         "ledger": "how often the balance of all streams, rules and lanes goes upstream, if it has changed (stream `$ledger`, by the lane that names it, else the least urgent); 0s: never",
         "disk_endurance": "bytes that the card or disk takes in its life (TBW), for the expected life in `tidegate status`; the default is a modest SD card of 32 GB",
         "mask_key_file": "file of 64 hexadecimal digits (`openssl rand -hex 32`) that keys the hashes of masked fields",
+        "cache": "directory of compiled rules, which may be lost: on a tmpfs the card is spared, and each boot compiles them again; default: modules in the data directory",
         "encryption_key_file": "such a file, too: journal, outboxes, dead letters and checkpoints are encrypted from then on, see docs/security.md",
     }
 
