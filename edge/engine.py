@@ -11,8 +11,6 @@ faulthandler.enable() must come before engine(), or the next trap ends the proce
 
 from functools import cache
 
-import wasmtime
-
 MEMORY_RESERVATION = 16 << 20
 SETTINGS = {
     "strategy": "cranelift",
@@ -44,8 +42,14 @@ SETTINGS = {
 }
 
 
-def new_engine() -> wasmtime.Engine:
-    """An engine with SETTINGS."""
+class Unloadable(ValueError):
+    """Machine code of another Wasmtime, other settings or another CPU."""
+
+
+def new_engine():
+    """A wasmtime.Engine with SETTINGS."""
+    import wasmtime                      # a process may need to know the settings alone
+
     config = wasmtime.Config()
     for name, value in SETTINGS.items():
         setattr(config, name, value)
@@ -53,6 +57,6 @@ def new_engine() -> wasmtime.Engine:
 
 
 @cache
-def engine() -> wasmtime.Engine:
+def engine():
     """The process's engine; the watchdog of edge/_wasmtime.pyx belongs to it."""
     return new_engine()

@@ -5,16 +5,18 @@ and an outbox is cut back to the last checkpoint and written again by replay aft
 
 While nobody reads, small batches gather in memory and are written as large ones, which take a twentieth of the bytes: until the next checkpoint, or
 GATHER_ROWS, or GATHER_BYTES. All streams' are written together, so that what the log has is always all up to some moment.
+
+What stands here may leave once its cause is durable in the journal, and not before: else a power cut would make something else of the same sequence numbers.
+The owner says so with take_fresh(), after a sync of the journal; `cleared` is how far that is.
 """
 
 import msgpack
 
 from edge.codec import encode_columns
 from edge.ledger import Account
-from edge.records import BATCH, GAP
+from edge.records import BATCH, GAP, between
 from edge.writer import Writer
 
-READ_BYTES = 1 << 20
 STEPS_MAX = 32                       # of the clock that are kept; beyond, the two oldest count as one
 GATHER_ROWS = 4096                   # of all streams
 GATHER_BYTES = 256 << 10             # values and strings, as they came
@@ -36,6 +38,7 @@ class Outbox:
         self._gathered = {}          # stream number -> Batch of rows that are not in the log yet
         self._rows = self._bytes = 0     # in _gathered
         self._fresh = 0              # rows appended since take_fresh()
+        self.cleared = log.head      # what stands before it may leave
         self.appended = {}           # stream number -> rows appended
         self.evicted = {}            # stream number -> rows evicted before they were acknowledged
         self.names = {}              # stream number -> name
@@ -90,6 +93,8 @@ class Outbox:
         gathered, self._gathered, self._rows, self._bytes = self._gathered, {}, 0, 0
         for number, batch in gathered.items():
             self._append(number, batch.first_sequence, len(batch), encode_columns(batch))
+        if not self._fresh:
+            self.cleared = self.writer.head
 
     def adopt(self, name, record):
         """Account for a record of the stream `name` that was found without a checkpoint."""
@@ -108,8 +113,9 @@ class Outbox:
         """Go back to a state(): forget the records since, but for the gaps of rows that stood there then and are gone. sequences: of the next row,
         by stream number. Raises DiskError."""
         head = state["head"]
-        gaps = [r for r in _since(self.log, head) if r.kind == GAP and r.payload]
+        gaps = [r for r in between(self.log, head) if r.kind == GAP and r.payload]
         self.log.truncate(head)
+        self.cleared = head
         self.load(state)
         for gap in gaps:
             count = min(gap.count, sequences.get(gap.stream, 0) - gap.first)
@@ -130,7 +136,8 @@ class Outbox:
         return sum(delta_ns for at, delta_ns in self._steps if position < at)
 
     def take_fresh(self) -> int:
-        """Rows appended since the last call."""
+        """Rows appended since the last call. All that is here may leave from now on."""
+        self.cleared = self.writer.head
         fresh, self._fresh = self._fresh, 0
         return fresh
 
@@ -166,9 +173,3 @@ class Outbox:
     def load(self, state):
         self.appended, self.evicted, self.names = dict(state["appended"]), dict(state["evicted"]), dict(state["names"])
         self._steps = [list(step) for step in state.get("steps", [])]
-
-
-def _since(log, position):
-    while position < log.head and (records := log.read(position, READ_BYTES)):
-        yield from records
-        position = records[-1].position + 1

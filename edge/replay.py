@@ -67,7 +67,7 @@ class Player(Flow):
         except DiskError:
             self.missing += record.count
 
-    def _trapped(self, stage, batch, error):
+    def _trapped(self, stage, number, batch, error):
         self.trapped += 1
         if len(self.traps) < self.TRAPS_MAX:
             self.traps.append((self.position, stage.name, str(error)))

@@ -11,6 +11,8 @@ from edge.errors import TidegateError
 
 COMMANDS = {
     "run": "run the gateway",
+    "init": "ask what a gateway needs to know, and write its configuration",
+    "discover": "listen to live traffic, and propose streams for it",
     "check": "print every problem of a configuration",
     "demo": "show it: simulated devices, rules, upstream, ledger",
     "status": "what the running gateway does",
@@ -18,6 +20,7 @@ COMMANDS = {
     "ledger": "in = out + held back, by stream, rule and lane",
     "receive": "be the upstream end",
     "api": "serve the HTTP management API of the running gateway",
+    "otlp": "send metrics and traces of the running gateway to an OpenTelemetry collector",
     "rule": "write, test, upload and watch rules",
     "tail": "a stream's or rule's events, live",
     "passwd": "let a device's user into the listener's password file, or out of it",

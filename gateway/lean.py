@@ -21,15 +21,23 @@ def leave_out_early():
     sys.modules.setdefault("typing_extensions", None)        # msgspec takes it where there is one, and that takes inspect; Python 3.11 has all that is needed of it
     with _stand_ins(VALUES):
         import msgspec  # noqa: F401
-    _leave_out_bindings()
+
+
+def leave_out_openssl():
+    """hashlib has SHA-256 without it."""
+    for name in ("ssl", "_ssl", "_hashlib"):
+        sys.modules.setdefault(name, None)           # None: importing it raises ImportError (docs of sys.modules)
 
 
 def leave_out(config):
     """Leave out what a configuration has no use for."""
     asked = config.listener is not None and config.listener.password_file is not None        # scrypt is OpenSSL's
     if not asked and not any(end is not None and end.tls is not None for end in (config.listener, config.broker, config.upstream)):
-        for name in ("ssl", "_ssl", "_hashlib"):
-            sys.modules.setdefault(name, None)       # None: importing it raises ImportError (docs of sys.modules)
+        leave_out_openssl()
+    from gateway import isolation
+
+    if not isolation.wanted(config.gateway.isolation):
+        leave_out_bindings()
     import urllib
 
     with _stand_ins(OF_PAHO):
@@ -41,7 +49,7 @@ def leave_out(config):
         paho.mqtt.client.ssl = secure
 
 
-def _leave_out_bindings():
+def leave_out_bindings():
     """Of the 760 functions that wasmtime-py declares those that no code of its own names, after edge._wasmtime has taken what it wants: all that it offers still works."""
     from edge import _wasmtime  # noqa: F401
     from wasmtime import _bindings, _ffi

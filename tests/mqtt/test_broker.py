@@ -22,7 +22,7 @@ def payloads(world):
 
 def publish_lines(broker, qos, lines, topic="d/x"):
     subprocess.run(["mosquitto_pub", "-p", str(broker.port), "-q", str(qos), "-t", topic, "-l"], input="\n".join(lines).encode() + b"\n",
-                   check=True, timeout=30)
+                   check=True, timeout=60)
 
 
 @pytest.mark.parametrize("version", [4, 5])
@@ -150,7 +150,7 @@ def test_tls(world, mosquitto, certificates):
     world.for_s(0.1)
     lines = [f"{i}" * 50 for i in range(2000)]
     subprocess.run(["mosquitto_pub", "-p", str(broker.port), "--cafile", ca, "-q", "1", "-t", "d/x", "-l"],
-                   input="\n".join(lines).encode() + b"\n", check=True, timeout=30)
+                   input="\n".join(lines).encode() + b"\n", check=True, timeout=60)
     world.until(lambda: len(world.events) == len(lines))
     assert payloads(world) == [line.encode() for line in lines]
 
