@@ -11,7 +11,7 @@ from gateway import config  # noqa: E402
 DEFAULT = "tidegate.toml"
 
 
-def plain(argv):
+def plain_arguments(argv):
     """The arguments, where they are none or -c FILE; None: argparse reads them."""
     if argv and not (len(argv) == 2 and argv[0] in ("-c", "--config") and not argv[1].startswith("-")):
         return None
