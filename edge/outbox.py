@@ -12,6 +12,7 @@ The owner says so with take_fresh(), after a sync of the journal; `cleared` is h
 
 import msgpack
 
+from edge._payload import memory_of
 from edge.codec import encode_columns
 from edge.ledger import Account
 from edge.records import BATCH, GAP, between
@@ -19,7 +20,7 @@ from edge.writer import Writer
 
 STEPS_MAX = 32                       # of the clock that are kept; beyond, the two oldest count as one
 GATHER_ROWS = 4096                   # of all streams
-GATHER_BYTES = 256 << 10             # values and strings, as they came
+GATHER_BYTES = 256 << 10             # of memory that rows and their strings take
 SMALL_ROWS = 256                     # a batch of more is written as it is
 BLUR_NS = 10**9                      # rows without an event time of their own share a received time this exact, as in a message
 
@@ -50,11 +51,9 @@ class Outbox:
             payload = payload or encode_columns(batch)
             self.put(stream.number, stream.name, batch.first_sequence, len(batch), payload)
             return payload
-        size = batch.size_bytes
-        if self._rows + len(batch) > GATHER_ROWS or self._bytes + size > GATHER_BYTES or not self._joins(stream, batch):
+        if self._rows + len(batch) > GATHER_ROWS or self._bytes > GATHER_BYTES or not self._joins(stream, batch):
             self.write()
         self._gather(stream.number, batch)
-        self._bytes += size
         self._count(stream.number, stream.name, len(batch))
         return payload
 
@@ -85,8 +84,10 @@ class Outbox:
         if own is None:
             own = self._gathered[number] = type(batch)(batch.schema, SMALL_ROWS)
             own.first_sequence, own.received_ns, own.clock = batch.first_sequence, batch.received_ns, batch.clock
+        before = memory_of(own)
         own.extend(batch, 0, len(batch))
         self._rows += len(batch)
+        self._bytes += memory_of(own) - before
 
     def write(self):
         """Put into the log what has gathered; before the log's head is taken for where the rows end."""
