@@ -114,15 +114,17 @@ class Outbox:
         """Go back to a state(): forget the records since, but for the gaps of rows that stood there then and are gone. sequences: of the next row,
         by stream number. Raises DiskError."""
         head = state["head"]
-        gaps = [r for r in between(self.log, head) if r.kind == GAP and r.payload]
+        gaps = [(BATCH, r.stream, r.first, r.count, msgpack.unpackb(r.payload)) for r in between(self.log, head) if r.kind == GAP and r.payload]
+        told = {gap[1:4] for gap in gaps}
+        gaps += [gone for gone in self.log.notices.events if gone[1:4] not in told]
         self.log.truncate(head)
         self.cleared = head
         self.load(state)
-        for gap in gaps:
-            count = min(gap.count, sequences.get(gap.stream, 0) - gap.first)
+        for kind, stream, first, count, position in gaps:
+            count = min(count, sequences.get(stream, 0) - first)
             if count > 0:
-                self.log.drop_before(min(head, msgpack.unpackb(gap.payload)))
-                self.on_evict(BATCH, gap.stream, gap.first, count)
+                self.log.drop_before(min(head, position))
+                self.on_evict(kind, stream, first, count)
 
     def clock_set(self, delta_ns):
         """The receive clock was set; what comes from now on has its time by the new one."""

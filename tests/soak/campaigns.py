@@ -57,3 +57,9 @@ CAMPAIGNS = (
     Campaign("upstream", "an upstream that is slow, mute, out of order, forgetful, flapping or malformed costs nothing but time", "spells", 7, 700, 35,
              "world/upstream_run.py"),
 )
+
+MEASURES = (                         # of the tests of the code in proven.py; not a part of `make test`
+    Campaign("coverage", "every branch of the log, recovery, checkpoint and receiver code runs under its tests (in Cython: every line)", "runs", 0, 1, 1, "soak/coverage_run.py"),
+    Campaign("mutants", "of the mutants of that code at least 90 % are killed", "hundredths of the mutants", 0, 100, 10, "soak/mutants_run.py"),
+    Campaign("planted", "what is planted in its Cython modules is found", "mistakes", 0, 25, 25, "soak/planted_run.py"),
+)
