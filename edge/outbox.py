@@ -136,10 +136,10 @@ class Outbox:
         self.since = self.writer.head
 
     def set_since(self, position) -> tuple[int, bool]:
-        """By how many nanoseconds the receive clock was set since the record of this position was stored; and whether that makes its time right: not if the
-        gateway was off in between, nobody knows for how long."""
+        """By how many nanoseconds the receive clock was set since the record of this position was stored, in the run in which it was set first; and whether that
+        makes its time right: not if that was a later run than the record's, for nobody knows how long the gateway was off in between."""
         steps = [(delta_ns, since) for at, delta_ns, since in self._steps if position < at]
-        return sum(delta_ns for delta_ns, _ in steps), all(since <= position for _, since in steps[:1])
+        return sum(delta_ns for delta_ns, since in steps if since == steps[0][1]), not steps or steps[0][1] <= position
 
     def take_fresh(self) -> int:
         """Rows appended since the last call. All that is here may leave from now on."""
