@@ -14,13 +14,12 @@ import msgpack
 
 from edge.codec import encode_columns
 from edge.ledger import Account
-from edge.records import BATCH, GAP
+from edge.records import BATCH, GAP, between
 from edge.writer import Writer
 
-READ_BYTES = 1 << 20
 STEPS_MAX = 32                       # of the clock that are kept; beyond, the two oldest count as one
 GATHER_ROWS = 4096                   # of all streams
-GATHER_BYTES = 128 << 10             # encoded, as they came
+GATHER_BYTES = 256 << 10             # values and strings, as they came
 SMALL_ROWS = 256                     # a batch of more is written as it is
 BLUR_NS = 10**9                      # rows without an event time of their own share a received time this exact, as in a message
 
@@ -46,16 +45,19 @@ class Outbox:
         self._steps = []             # [position, delta_ns, since]: what stands before it was stored before the clock was set by so much, from since on in the same run
         self.since = 0               # where this run began: its clock knows nothing of the time that the gateway was off before
 
-    def append(self, stream, batch, payload):
-        """A batch's rows, already encoded."""
+    def append(self, stream, batch, payload=None):
+        """A batch's rows; payload: encoded, if they are. Returns them encoded, if they had to be: what gathers need not."""
         if len(batch) > SMALL_ROWS or not self.gathers():
+            payload = payload or encode_columns(batch)
             self.put(stream.number, stream.name, batch.first_sequence, len(batch), payload)
-            return
-        if self._rows + len(batch) > GATHER_ROWS or self._bytes + len(payload) > GATHER_BYTES or not self._joins(stream, batch):
+            return payload
+        size = batch.size_bytes
+        if self._rows + len(batch) > GATHER_ROWS or self._bytes + size > GATHER_BYTES or not self._joins(stream, batch):
             self.write()
         self._gather(stream.number, batch)
-        self._bytes += len(payload)
+        self._bytes += size
         self._count(stream.number, stream.name, len(batch))
+        return payload
 
     def put(self, number, name, first, count, payload):
         """Rows of the stream `name` under this number, from sequence `first` on."""
@@ -112,7 +114,7 @@ class Outbox:
         """Go back to a state(): forget the records since, but for the gaps of rows that stood there then and are gone. sequences: of the next row,
         by stream number. Raises DiskError."""
         head = state["head"]
-        gaps = [r for r in _since(self.log, head) if r.kind == GAP and r.payload]
+        gaps = [r for r in between(self.log, head) if r.kind == GAP and r.payload]
         self.log.truncate(head)
         self.cleared = head
         self.load(state)
@@ -180,9 +182,3 @@ class Outbox:
     def load(self, state):
         self.appended, self.evicted, self.names = dict(state["appended"]), dict(state["evicted"]), dict(state["names"])
         self._steps, self.since = [[*step, 0][:3] for step in state.get("steps", [])], state.get("since", 0)
-
-
-def _since(log, position):
-    while position < log.head and (records := log.read(position, READ_BYTES)):
-        yield from records
-        position = records[-1].position + 1

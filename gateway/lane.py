@@ -14,7 +14,7 @@ from time import perf_counter
 
 from edge.codec import decode_columns
 from edge.errors import DiskError
-from edge.records import BATCH
+from edge.records import BATCH, between
 from gateway.meanings import Meanings
 from gateway.pace import Pace
 from gateway.packer import Packer
@@ -43,6 +43,7 @@ class Lane:
         self.policy = policy
         self.upstream = None         # set by the Upstream that carries it, as `pace`
         self.pace = Pace()
+        self.watch = None            # Traces, while it waits for rows of this lane
         self.on_read = lambda: None  # told before the log is read: what belongs there and is not yet should go there
         self.in_flight = 0           # messages
         self._bytes_in_flight = 0
@@ -92,6 +93,10 @@ class Lane:
             return self._ranges[0][0]
         floor = self._live.floor
         return floor if self._backlog is None or self._backlog.floor is None else min(floor, self._backlog.floor)
+
+    def holds(self, start, stop):
+        """Whether something of the positions start to stop is not acknowledged."""
+        return any(first < stop and (end is None or end > start) for first, end in self._pending())
 
     def state(self, numbers=None):
         """For the checkpoint: plain lists and numbers. numbers: of the streams that its log may hold rows of; None: of all."""
@@ -173,6 +178,8 @@ class Lane:
         if message is not None:
             message.lane = self
             self._count_sent(message)
+            if self.watch is not None and message.group is not None:
+                self.watch.sent(self, message.group)
         return message
 
     def acknowledged(self, message):
@@ -185,6 +192,8 @@ class Lane:
             self._holds = 0
             self.refusal = ""
             message.group.track.acknowledged(message.group)
+        if self.watch is not None:
+            self.watch.acknowledged(self)
 
     def due_at(self, now):
         """When next() may have something that it has not now; reactor seconds, None: only after wake() or a PUBACK."""
@@ -217,7 +226,7 @@ class Lane:
         ranges, filled = _merged(ranges)
         acked, waiting = dict(self.rows_acked), self.rows_waiting
         for start, stop in filled:
-            for record in _records(self._log, start, stop):
+            for record in between(self._log, start, stop):
                 if record.kind == BATCH and record.stream in acked:
                     acked[record.stream] -= record.count
                     waiting += record.count
@@ -269,19 +278,6 @@ class Lane:
                 except DiskError:
                     pass             # it becomes a dead letter when its turn comes
         return 0.0
-
-
-def _records(log, start, stop):
-    """The log's records of positions start to stop."""
-    while start < stop:
-        records = log.read(start, READ_BYTES)
-        for record in records:
-            if record.position >= stop:
-                return
-            yield record
-        if not records:
-            return
-        start = records[-1].position + 1
 
 
 def _merged(ranges):

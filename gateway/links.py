@@ -18,7 +18,7 @@ def listener(config, reactor, intake, log):
     return Listener(reactor, intake, host=spec.host, port=spec.port, tls=server_tls("listener.tls", spec.tls), connections_max=spec.connections_max,
                     packet_bytes_max=spec.packet_max, rate_per_client=spec.rate_per_client, doorman=_doorman(spec, reactor),
                     status=lambda: json.dumps({"gateway": config.gateway.name, "state": "running"}).encode(),
-                    on_event=_reporter(log, "listener"))
+                    on_event=_reporter(log, "listener"), sparing=True)
 
 
 def _doorman(spec, reactor):

@@ -8,9 +8,6 @@ of the events of the outage is an alert that waits too; of the load's each is on
 and afterwards. Of a shorter outage the disk's part is judged by the bytes an event.
 """
 
-import argparse
-import json
-import random
 import shutil
 import statistics
 import sys
@@ -18,9 +15,9 @@ import tempfile
 import time
 from pathlib import Path
 
-HERE = Path(__file__).resolve().parent
-sys.path[:0] = [str(HERE), str(HERE.parents[1]), str(HERE.parents[1] / "rules")]
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "soak"))
 
+from campaign import main  # first: it finds the other folders
 from memory_run import settled
 
 from edge._intake import Intake, Topics
@@ -220,28 +217,16 @@ class Latency:
 
 
 def run(seed, first, count, folder):
-    """The figures, and what was broken."""
-    broken, began = [], time.monotonic()
-    with tempfile.TemporaryDirectory(prefix="tidegate-outage-", dir=folder) as made:
+    """The figures, and what was broken. folder: on which disk; "": the one for temporary files."""
+    broken = []
+    with tempfile.TemporaryDirectory(prefix="tidegate-outage-", dir=folder or None) as made:
         free, need = shutil.disk_usage(made).free, DISK_BYTES_MAX * count / (60 * HOURS) + 2e9
         if free < need:
-            return {"seed": seed}, [f"{made}: {free / 1e9:.1f} GB are free and {need / 1e9:.1f} are needed: take another --folder"]
+            return {}, [f"{made}: {free / 1e9:.1f} GB are free and {need / 1e9:.1f} are needed: take another --folder"]
         figures = outage(Path(made), seed, first, count, broken)
         figures |= drain(Path(made), figures["events"], broken)
-    return {"seed": seed, "first": first, "minutes": count, **figures, "seconds": round(time.monotonic() - began, 1)}, broken
-
-
-def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(1 << 32))
-    parser.add_argument("--first", type=int, default=0)
-    parser.add_argument("--count", type=int, default=22)
-    parser.add_argument("--folder", help="on which disk; default: the one for temporary files")
-    arguments = parser.parse_args()
-    results, broken = run(arguments.seed, arguments.first, arguments.count, arguments.folder)
-    print(json.dumps(results | {"broken": broken[:20]}))
-    return 1 if broken else 0
+    return figures, broken
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(run, __doc__, 22, folder=""))

@@ -299,6 +299,9 @@ class SimMachine:
     def wall_s(self):
         return self.wall_ns() / S
 
+    def place(self, isolation, log):
+        return None
+
     def sleep(self, seconds):
         until_ns = self.universe.now_ns + int(seconds * S)
         while self.universe.step(until_ns):
