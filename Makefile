@@ -7,7 +7,7 @@ PYTHONS = $(BIN)/python
 VERSION = $(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
 SOURCES = pyproject.toml $(wildcard edge/*.pyx edge/*.pxd gateway/*.pyx gateway/*.pxd firmware-sim/firmware_sim/*.pyx firmware-sim/firmware_sim/*.pxd)
 
-.PHONY: demo test check bench soak docs build wheels deb test-arm64 clean help
+.PHONY: demo test check bench soak interop docs build wheels deb test-arm64 clean help
 .DEFAULT_GOAL := help
 
 help:    ## this list
@@ -30,6 +30,10 @@ bench: $(VENV)/built  ## each figure beside its baseline, in one run
 soak: $(VENV)/built  ## every promise in full (hours; goes on where it stopped), and docs/reliability.md
 	sh scripts/prerequisites --tests
 	$(BIN)/python tests/soak/soak.py
+
+interop: $(VENV)/built  ## clients in JavaScript, Go and Java against the listener; with PAHO=FOLDER of eclipse/paho.mqtt.testing its suite, too (2 to 6 minutes)
+	sh scripts/prerequisites --tests
+	$(BIN)/python tests/mqtt/interop_run.py $(if $(PAHO),--paho $(PAHO))
 
 docs: $(VENV)/built  ## the generated pages
 	$(BIN)/python -m gateway.reference docs
