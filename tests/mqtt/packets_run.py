@@ -7,8 +7,6 @@ this process; and one mutated packet for a gateway that is a process of its own 
 a device that floods: judged in virtual time, and measured in real, with the flood and without it in turn.
 """
 
-import argparse
-import json
 import random
 import select
 import socket
@@ -18,9 +16,9 @@ import time
 from collections import Counter
 from pathlib import Path
 
-HERE = Path(__file__).resolve().parent
-sys.path[:0] = [str(HERE), str(HERE.parent / "system"), str(HERE.parents[1])]
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "soak"))
 
+from campaign import main  # first: it finds the other folders
 import bombs
 import packet_shapes as shapes
 from flood import Flooded, judge
@@ -246,7 +244,7 @@ def run(seed, first, count):
         sessions.unit(rng, name)
     in_process = sessions.finish(count)
     broken += parser.differences + sessions.faults
-    figures = {"seed": seed, "first": first, "units": count, "packets": count * PER_UNIT,
+    figures = {"packets": count * PER_UNIT,
                "verdicts": {name: parser.verdicts[stop] for stop, name in enumerate(("dealt with", "others", "full", "refused"))},
                **in_process, "in_process_s": round(time.monotonic() - began, 1)}
     for verdict in (shapes.MORE, shapes.OTHER, shapes.FAULT):
@@ -256,19 +254,8 @@ def run(seed, first, count):
     figures["bomb_ratios"] = bombs.at_the_decoders(broken)
     with tempfile.TemporaryDirectory(prefix="tidegate-packets-") as folder:
         figures |= wire(folder, seed, first, count, broken)
-    return figures | {"seconds": round(time.monotonic() - began, 1)}, broken
-
-
-def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(1 << 32))
-    parser.add_argument("--first", type=int, default=0)
-    parser.add_argument("--count", type=int, default=5000)
-    arguments = parser.parse_args()
-    results, broken = run(arguments.seed, arguments.first, arguments.count)
-    print(json.dumps(results | {"broken": broken[:20]}))
-    return 1 if broken else 0
+    return figures, broken
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(run, __doc__, 5000))
