@@ -4,6 +4,7 @@ import pytest
 from raw_client import Raw, connect_packet, payloads, publish, refused, states, subscribe
 
 from edge import mqtt
+from gateway import parting
 
 BOTH = pytest.mark.parametrize("version", [4, 5])
 
@@ -173,8 +174,9 @@ def test_lengths_in_more_bytes_than_they_need_are_taken(world, make, version):
 
 
 @states(v5="3.14.4-1 3.14.4-2 4.13.2-1")
-def test_the_reason_gets_to_a_device_that_still_sends(world, make):
+def test_the_reason_gets_to_a_device_that_still_sends(world, make, monkeypatch):
     """A socket that is closed with bytes unread sends a reset, which may take the DISCONNECT away."""
+    monkeypatch.setattr(parting, "PARTING_S", 60.0)
     listener = make(packet_bytes_max=1000)
     client = Raw(world, connect_packet("c", 5))
     client.send(publish(bytes(2000), v5=True))
@@ -188,8 +190,6 @@ def test_the_reason_gets_to_a_device_that_still_sends(world, make):
 
 
 def test_devices_that_do_not_go_are_closed(world, make, monkeypatch):
-    from gateway import parting
-
     monkeypatch.setattr(parting, "PARTING_MAX", 2)
     monkeypatch.setattr(parting, "PARTING_S", 0.2)
     listener = make()
