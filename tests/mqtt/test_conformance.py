@@ -96,7 +96,7 @@ def test_connack_says_what_a_device_may_send(world, make):
     assert reader.properties({33, 34, 39, 42}) == {mqtt.RECEIVE_MAXIMUM: 4096, mqtt.PACKET_MAXIMUM: 5000, mqtt.TOPIC_ALIAS_MAXIMUM: 0, mqtt.SHARED_AVAILABLE: 0}
 
 
-@states(v5="3.1.2-30")
+@states(v5="4.12.0-1")
 def test_an_authentication_method_is_refused(world, make):
     make()
     client = Raw(world, connect=None)
@@ -159,7 +159,7 @@ def test_a_session_expires_and_disconnect_may_say_when(world, make):
     assert visit(b"", b"\xe0\x07\x00\x05" + expiry(9)) == (0, b"\xe0\x01\x82")       # 3.14.2.2.2: there was no session to lengthen
 
 
-@states(v3="3.1.4-2", v5="3.1.4-3 3.1.2-10 3.1.3-9")
+@states(v5="3.1.3-9")
 @pytest.mark.parametrize("flags, said", [(4, False), (0, False), (6, True)])
 def test_a_delayed_will_is_not_said_if_the_device_comes_back_to_its_session(world, make, flags, said):
     listener = make()
