@@ -7,7 +7,7 @@ PYTHONS = $(BIN)/python
 VERSION = $(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
 SOURCES = pyproject.toml $(wildcard edge/*.pyx edge/*.pxd gateway/*.pyx gateway/*.pxd firmware-sim/firmware_sim/*.pyx firmware-sim/firmware_sim/*.pxd)
 
-.PHONY: demo test check bench soak spec coverage docs build wheels deb test-arm64 advisories clean help
+.PHONY: demo test check bench soak spec coverage interop docs build wheels deb test-arm64 advisories clean help
 .DEFAULT_GOAL := help
 
 help:    ## this list
@@ -37,6 +37,10 @@ spec: $(VENV)/built  ## the WebAssembly specification's own tests as hostile mod
 
 coverage: $(VENV)/built  ## which branches of the log and the receiver no test runs (minutes)
 	$(BIN)/python tests/soak/coverage_run.py
+
+interop: $(VENV)/built  ## clients in JavaScript, Go and Java against the listener; with PAHO=FOLDER of eclipse/paho.mqtt.testing its suite, too (2 to 6 minutes)
+	sh scripts/prerequisites --tests
+	$(BIN)/python tests/mqtt/interop_run.py $(if $(PAHO),--paho $(PAHO))
 
 docs: $(VENV)/built  ## the generated pages
 	$(BIN)/python -m gateway.reference docs
