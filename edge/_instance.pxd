@@ -3,13 +3,9 @@
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 
 from edge._batch cimport Batch
+from edge._inputs cimport Inputs
 from edge._result cimport Answers, Result
 from edge._wasmtime cimport wasmtime_context_t, wasmtime_func_t, wasmtime_global_t, wasmtime_memory_t
-
-cdef struct Place:               # where a column of the input stands in the area, addresses; 0 is nowhere
-    bint wanted                  # an input asks for it
-    uint8_t kind
-    uint32_t values, valid, dict_n, dict_offsets, dict_bytes
 
 cdef class Instance:
     cdef readonly str name
@@ -30,17 +26,14 @@ cdef class Instance:
     cdef uint32_t n_globals
     cdef uint32_t area, area_size            # of tg_alloc; 0 before the first call
     cdef Answers answers
-    cdef Place *places                       # the stream's columns, then the event time
-    cdef uint32_t n_places
-    cdef int *sources                        # for each input of the plan its place, -1 where absent
-    cdef uint32_t n_inputs
+    cdef Inputs inputs
 
     cdef uint32_t _call(self, wasmtime_func_t *function, what, uint32_t first, uint32_t second, uint32_t rows) except? 0xffffffff
     cdef int _reserve(self, uint64_t size) except -1
     cdef uint8_t *_area(self, uint64_t size) except NULL
-    cdef uint64_t _layout(self, Batch batch, uint32_t *head) except 0
-    cdef int _write(self, Batch batch, uint32_t *head) except -1
     cpdef Result process(self, Batch batch)
-    cdef Result _process(self, Batch batch)
+    cdef Result answer(self, const uint8_t *written, uint64_t size, uint32_t rows)
+    cdef int _enter(self) except -1
+    cdef Result _answer(self, uint32_t rows)
 
 cdef int copy_struct(void *to, source, size_t size) except -1    # one of wasmtime-py's structures

@@ -6,7 +6,7 @@ overflow; every code, offset and string is checked; a value is read from the mod
 """
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free
-from libc.string cimport memcpy
+from libc.string cimport memcpy, memset
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
 
 from edge._batch cimport BOOL, STR, Batch, Column, bit
@@ -58,6 +58,23 @@ cdef int must_be_inside(uint64_t size, uint32_t address, uint64_t need, uint32_t
     return 0
 
 
+cdef inline uint64_t aligned(uint64_t size) noexcept nogil:
+    return (size + 7) & ~<uint64_t>7
+
+
+cdef inline uint32_t width_of(const Column *c) noexcept nogil:
+    return 1 if c.kind == BOOL else 4 if c.kind == STR else 8
+
+
+cdef inline uint32_t put(uint8_t *to, uint64_t *at, const void *data, uint64_t size) noexcept nogil:
+    """Write data at at[0], which moves on. Returns the address."""
+    cdef uint32_t address = <uint32_t>at[0]
+    if size:
+        memcpy(to + at[0], data, size)
+    at[0] += aligned(size)
+    return address
+
+
 cdef bytes bitmap(const uint8_t *memory, uint64_t size, uint32_t address, uint32_t rows, what):
     """A copy of a bitmap over rows, bits past the last row cleared. None for address 0."""
     cdef uint32_t need = (rows + 7) // 8
@@ -96,6 +113,64 @@ cdef class Result:
         return out
 
 
+    cdef void stamp(self, Batch batch) noexcept:
+        """What is emitted came when its input did."""
+        if self.emitted is not None:
+            self.emitted.received_ns = batch.received_ns
+            self.emitted.clock = batch.clock
+
+    cdef uint64_t image_size(self, uint32_t rows):
+        """Bytes that write() takes, for a result of a batch of so many rows; 0: there is nothing to write."""
+        cdef uint64_t bits = aligned((rows + 7) // 8), at = IMAGE + 32
+        cdef uint32_t i
+        cdef Column *c
+        if self.selected is None and self.lates is None and not self.ignored and self.emitted is None:
+            return 0
+        at += (bits if self.selected is not None else 0) + (bits if self.lates is not None else 0)
+        if self.emitted is not None:
+            at += 24 * <uint64_t>self.answers.n_outputs
+            for i in range(self.emitted.width):
+                c = &self.emitted.columns[i]
+                at += aligned(<uint64_t>self.emitted.n * width_of(c)) + (aligned((self.emitted.n + 7) // 8) if c.has_nulls else 0)
+                if c.kind == STR:
+                    at += aligned(4 * (<uint64_t>c.dict_n + 1)) + aligned(c.dict_offsets[c.dict_n])
+        return at
+
+    cdef void write(self, uint8_t *to, uint32_t rows) noexcept:
+        """Write it as a module would, as if `to` were its whole memory: Answers.read(to, image_size, IMAGE, rows) gives it again."""
+        cdef uint32_t head[8]
+        cdef uint64_t at = IMAGE + 32
+        cdef uint32_t i
+        memset(head, 0, 32)
+        if self.selected is not None:
+            head[0] = put(to, &at, PyBytes_AS_STRING(self.selected), len(self.selected))
+        if self.lates is not None:
+            head[1] = put(to, &at, PyBytes_AS_STRING(self.lates), len(self.lates))
+        head[4] = self.ignored
+        if self.emitted is not None:
+            head[2], head[3] = self.emitted.n, <uint32_t>at
+            memset(to + at, 0, 24 * <size_t>self.answers.n_outputs)
+            at += 24 * <uint64_t>self.answers.n_outputs
+            for i in range(self.answers.n_outputs):
+                if self.answers.columns[i] >= 0:
+                    self._write_column(to, &at, to + head[3] + 24 * <size_t>i, &self.emitted.columns[self.answers.columns[i]])
+        memcpy(to + IMAGE, head, 32)
+
+    cdef void _write_column(self, uint8_t *to, uint64_t *at, uint8_t *entry, Column *c) noexcept:
+        cdef uint32_t column[6]              # kind, values, valid, dict_n, dict_offsets, dict_bytes
+        cdef uint32_t n = self.emitted.n
+        memset(column, 0, 24)
+        column[0] = c.kind
+        column[1] = put(to, at, c.values, <uint64_t>n * width_of(c))
+        if c.has_nulls:
+            column[2] = put(to, at, c.valid, (n + 7) // 8)
+        if c.kind == STR:
+            column[3] = c.dict_n
+            column[4] = put(to, at, c.dict_offsets, 4 * (<uint64_t>c.dict_n + 1))
+            column[5] = put(to, at, c.dict_bytes, c.dict_offsets[c.dict_n])
+        memcpy(entry, column, 24)
+
+
 cdef class Answers:
     """How a bound rule's Results are read. late: schema of the late rows."""
 
@@ -122,11 +197,11 @@ cdef class Answers:
         free(self.columns)
         free(self.widths)
 
-    cdef Result read(self, const uint8_t *memory, uint64_t size, uint32_t address, Batch batch):
+    cdef Result read(self, const uint8_t *memory, uint64_t size, uint32_t address, uint32_t rows):
         """The Result at an address (0: nothing) of a module's memory. Raises Wrong."""
         cdef Result result = Result.__new__(Result)
         cdef uint32_t head[8]
-        cdef uint32_t rows = batch.n, used
+        cdef uint32_t used
         result.answers = self
         if address == 0:
             return result
@@ -149,8 +224,6 @@ cdef class Answers:
         result.ignored = head[4]
         if self.emits and head[2]:
             result.emitted = self._rows(memory, size, head[2], head[3])
-            result.emitted.received_ns = batch.received_ns
-            result.emitted.clock = batch.clock
             result.out_count = head[2]
         return result
 
@@ -181,7 +254,7 @@ cdef class Answers:
         memcpy(column, at, 24)
         if column[0] != c.kind:
             raise Wrong(f"output {i} has kind {column[0]}, the plan says {c.kind}")
-        width = 1 if c.kind == BOOL else 4 if c.kind == STR else 8
+        width = width_of(c)
         must_be_inside(size, column[1], <uint64_t>rows * width, width, f"output {i}'s values")
         valid = bitmap(memory, size, column[2], rows, f"output {i}'s valid bitmap")
         if valid is not None:

@@ -177,7 +177,7 @@ cdef uintptr_t address(str name) except 0:
 
 
 def _bind():
-    global c_call, c_deadline, memory_data, memory_size, global_get, global_set, the_engine
+    global c_call, c_deadline, memory_data, memory_size, global_get, global_set
     _check(_expected(), _ffi.dll)
     c_call = <tg_call_fn>address("wasmtime_func_call_unchecked")
     c_deadline = <tg_deadline_fn>address("wasmtime_context_set_epoch_deadline")
@@ -185,10 +185,17 @@ def _bind():
     memory_size = <tg_size_fn>address("wasmtime_memory_data_size")
     global_get = <tg_global_get_fn>address("wasmtime_global_get")
     global_set = <tg_global_set_fn>address("wasmtime_global_set")
-    the_engine = engine()
-    raw = <uintptr_t>ctypes.addressof(the_engine.ptr().contents)
-    if tg_watchdog_starts(<tg_advance_fn>address("wasmtime_engine_increment_epoch"), <wasm_engine_t *><uintptr_t>raw):
-        raise ImportError("no thread for the watchdog over rules: raise the limit of threads")
+
+
+def watch():
+    """Start the watchdog; instantiate() does, where nobody has. Raises RuntimeError when there can be no thread for it."""
+    global the_engine
+    if the_engine is None:
+        started = engine()
+        raw = <uintptr_t>ctypes.addressof(started.ptr().contents)
+        if tg_watchdog_starts(<tg_advance_fn>address("wasmtime_engine_increment_epoch"), <wasm_engine_t *><uintptr_t>raw):
+            raise RuntimeError("no thread for the watchdog over rules: raise the limit of threads")
+        the_engine = started
 
 
 _bind()
@@ -219,6 +226,7 @@ cdef int call(wasmtime_context_t *context, const wasmtime_func_t *function, uint
 
 def instantiate(store, make, int64_t budget_ns):
     """make(), which runs a start function in the store, under the watchdog."""
+    watch()
     with nogil:
         tg_call_enters()
     try:

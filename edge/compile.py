@@ -11,12 +11,11 @@ code whose sum is wrong is not mapped, and code that does not load (made by anot
 import hashlib
 import os
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
-import wasmtime
-
 from edge.code import check
-from edge.engine import SETTINGS, engine, new_engine
+from edge.engine import SETTINGS, Unloadable, new_engine
 from edge.errors import DiskError, RuleError
 
 COMPILE_CPU_S = 10
@@ -28,9 +27,10 @@ INVALID, OVERRUN = 3, 4                  # exit statuses of the child: the modul
 
 
 class Cache:
-    """Compiled modules in a directory, which is made if need be. Raises DiskError."""
+    """Compiled modules in a directory, which is made if need be. place: where they are loaded and instances live; this process, if none is given.
+    Raises DiskError."""
 
-    def __init__(self, directory):
+    def __init__(self, directory, place=None):
         self.directory = Path(directory)
         try:
             self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -39,35 +39,49 @@ class Cache:
                 raise DiskError(f"{self.directory} belongs to another user: compiled rules are machine code, give the gateway a directory of its own")
         except OSError as error:
             raise DiskError(f"{self.directory}: {error.strerror}: compiled rules are kept there") from None
-        library = os.stat(wasmtime._ffi.filename)
+        if place is None:
+            from edge.resident import Here   # a daemon whose rules live elsewhere has no use for Wasmtime
+
+            place = Here()
+        self.place = place
+        library = os.stat(next(Path(find_spec("wasmtime").origin).parent.glob("*/_libwasmtime.so")))
         self._toolchain = repr((library.st_size, library.st_mtime_ns, sorted(SETTINGS.items()), os.uname().machine))
 
-    def load(self, module) -> wasmtime.Module:
-        """The module's machine code, mapped; compiled first if need be. Raises RuleError if it cannot be compiled, DiskError."""
-        code = self._mapped(module)
-        if code is None:
-            self._compile(module)
-            code = self._mapped(module)
-        if code is None:
-            raise DiskError(f"{self._path(module)}: the code that was just compiled does not load: check the disk")
-        return code
+    def load(self, module):
+        """The module's code at its place; compiled first if need be. Raises RuleError if it cannot be compiled, DiskError."""
+        try:
+            return self._loaded(module)
+        except Unloadable:
+            self._drop(self._path(module))
+        try:
+            return self._loaded(module)
+        except Unloadable:
+            raise DiskError(f"{self._path(module)}: the code that was just compiled does not load: check the disk") from None
+
+    def _loaded(self, module):
+        return self.place.load(self._path(module), self.code(module), lambda: self.code(module))
+
+    def code(self, module) -> bytes:
+        """The module's machine code, compiled first if need be. Raises RuleError if it cannot be compiled, DiskError."""
+        path = self._path(module)
+        try:
+            code = path.read_bytes()
+            if path.with_suffix(".sum").read_text() == hashlib.sha256(code).hexdigest():
+                return code
+        except (OSError, UnicodeDecodeError):
+            pass
+        self._drop(path)
+        return self._compile(module)
 
     def _path(self, module):
         key = hashlib.sha256(module.wasm + self._toolchain.encode()).hexdigest()[:40]
         return self.directory / f"{key}.cwasm"
 
-    def _mapped(self, module):
-        path = self._path(module)
-        try:
-            if path.with_suffix(".sum").read_text() == hashlib.sha256(path.read_bytes()).hexdigest():
-                return wasmtime.Module.deserialize_file(engine(), str(path))
-        except (OSError, UnicodeDecodeError, wasmtime.WasmtimeError):
-            pass
+    def _drop(self, path):
         path.with_suffix(".sum").unlink(missing_ok=True)
         path.unlink(missing_ok=True)
-        return None
 
-    def _compile(self, module):
+    def _compile(self, module) -> bytes:
         path = self._path(module)
         code = _run_child(module)
         try:
@@ -77,7 +91,7 @@ class Cache:
             self._tidy()
         except OSError as error:
             raise DiskError(f"{path}: {error.strerror}: compiled rules are kept there") from None
-
+        return code
 
     def _tidy(self):
         """Remove what a crash left beside, and the oldest beyond KEPT_MAX."""
@@ -137,6 +151,8 @@ def _sync(directory):
 def main() -> int:
     """The child: a module on standard input, its machine code on standard output. Arguments: seconds of CPU, bytes of addresses."""
     import resource
+
+    import wasmtime
 
     seconds, size = map(int, sys.argv[1:])
     compiler = new_engine()

@@ -10,8 +10,6 @@ faulthandler.enable() must come before engine(), or the next trap ends the proce
 
 from functools import cache
 
-import wasmtime
-
 MEMORY_RESERVATION = 16 << 20
 SETTINGS = {
     "strategy": "cranelift",
@@ -43,8 +41,14 @@ SETTINGS = {
 }
 
 
-def new_engine() -> wasmtime.Engine:
-    """An engine with SETTINGS."""
+class Unloadable(ValueError):
+    """Machine code of another Wasmtime, other settings or another CPU."""
+
+
+def new_engine():
+    """A wasmtime.Engine with SETTINGS."""
+    import wasmtime                      # a process may need to know the settings alone
+
     config = wasmtime.Config()
     for name, value in SETTINGS.items():
         setattr(config, name, value)
@@ -52,6 +56,6 @@ def new_engine() -> wasmtime.Engine:
 
 
 @cache
-def engine() -> wasmtime.Engine:
+def engine():
     """The process's engine; the watchdog of edge/_wasmtime.pyx belongs to it."""
     return new_engine()

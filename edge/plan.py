@@ -3,7 +3,6 @@
 Read from the module's memory (rules/ABI.md, Plan): nothing in it is believed unchecked.
 """
 
-import difflib
 import struct
 
 from edge.errors import RuleError
@@ -17,6 +16,7 @@ ABSENT, EVENT_TIME = -1, -2              # of Binding.sources
 FIELDS_MAX = 256
 NAME_BYTES_MAX = 256
 ERROR_BYTES_MAX = 4096
+PLAN_AT = 8                              # address of the plan in what encode() gives
 
 
 class Wrong(ValueError):
@@ -45,6 +45,25 @@ class Plan:
         plan.key, plan.time = plan._role(key, "key"), plan._role(time, "time")
         plan._check()
         return plan
+
+    def encode(self) -> bytes:
+        """As a module would write it: read(this, PLAN_AT) gives it again."""
+        lists, tail = [], bytearray(PLAN_AT + 40)
+
+        def put(data):
+            tail.extend(data + bytes(-len(data) % 8))
+            return len(tail) - len(data) - -len(data) % 8
+
+        if self.error:
+            head = (1, 0, 0, 0, 0, 0, NONE, NONE, put(self.error.encode()), len(self.error.encode()))
+        else:
+            for fields in (self.inputs, self.outputs):
+                texts = [(name.encode(), kind, flags) for name, kind, flags in fields]
+                entries = b"".join(struct.pack("<4I", put(name), len(name), kind, flags) for name, kind, flags in texts)
+                lists += len(fields), put(entries)
+            head = (1, self.mode, *lists, *(NONE if role is None else role for role in (self.key, self.time)), 0, 0)
+        struct.pack_into("<10I", tail, PLAN_AT, *head)
+        return bytes(tail)
 
     def _role(self, position, role):
         if position == NONE:
@@ -99,6 +118,8 @@ class Plan:
                 return ABSENT
             if name == "$key":
                 raise RuleError(f"rule {rule}: it works by key and stream {schema.stream} has none: give the stream a key", rule=rule)
+            import difflib                       # seldom needed
+
             near = difflib.get_close_matches(name, names, 1)
             raise RuleError(f"rule {rule}: stream {schema.stream} has no field {name!r}" + (f"; did you mean {near[0]}?" if near else "")
                             + f" (it has {_list(schema)})", rule=rule)

@@ -3,8 +3,6 @@
 import hashlib
 from pathlib import Path
 
-from edge import _state
-from edge._instance import Instance
 from edge.errors import RuleError
 from edge.limits import Limits
 from edge.module import Module
@@ -18,7 +16,7 @@ class Rule:
     """Raises ConfigError for its parameters, RuleError for its module or what it reads, DiskError from the cache.
 
     name: also the output stream's; late rows go to NAME.late. module: a checked Module, or the path of a .wasm file. cache: edge.compile.Cache,
-    or anything whose load(module) gives its code.
+    or anything whose load(module) gives its code, and whose place makes instances of it.
     params: as configured. schema: of the input stream. limits: edge.limits.Limits.
 
     After a RuleError from process() call reset(), and load_image() with the last image. Three traps in ten minutes of receive time
@@ -35,7 +33,7 @@ class Rule:
         self.arguments = manifest.arguments(params, name)
         self.limits = (limits or Limits()).lowered(manifest.limits)
         self.input_schema = schema
-        self._code = cache.load(self.module)
+        self._place, self._code = cache.place, cache.load(self.module)
         self._instance = None
         self.begin_counting()
         self.strikes = []
@@ -80,8 +78,8 @@ class Rule:
         """A new instance, in the state of the beginning. Raises RuleError, and the old one stays."""
         self._put_in(self._fresh())
 
-    def _fresh(self) -> Instance:
-        instance = Instance(self.name, self.module, self._code, self.limits)
+    def _fresh(self):
+        instance = self._place.instance(self.name, self.module, self._code, self.limits)
         instance.open(self.arguments)
         instance.bind(self.input_schema)
         return instance
@@ -93,16 +91,16 @@ class Rule:
 
     def another(self, *, schema=None, limits=None) -> "Rule":
         """The same module with the same parameters, in the state of the beginning. Raises RuleError."""
-        return Rule(self.name, self.module, self.params, schema or self.input_schema, cache=_Loaded(self._code), limits=limits or self.limits)
+        return Rule(self.name, self.module, self.params, schema or self.input_schema, cache=_Loaded(self._place, self._code), limits=limits or self.limits)
 
     def image(self):
         """The state: (memory, globals), two bytes objects. Valid between calls, not after a trap."""
-        return _state.snapshot(self._instance)
+        return self._instance.snapshot()
 
     def load_image(self, image):
         """Go to a state that image() gave, of a rule of the same identity. Raises RuleError."""
         memory, mutable = image
-        _state.restore(self._instance, memory, mutable)
+        self._instance.restore(memory, mutable)
 
     def saved(self) -> bytes | None:
         """The state in the module's own form, for take_over() of another rule; None: the module has no tg_save. Raises RuleError, and this rule goes on.
@@ -112,13 +110,13 @@ class Rule:
         if "tg_save" not in self.module.exports:
             return None
         copy = self._fresh()
-        _state.restore(copy, *self.image())
-        return _state.saved(copy)
+        copy.restore(*self.image())
+        return copy.saved()
 
     def take_over(self, saved: bytes, from_state: int):
         """Begin anew with what saved() gave of another version, whose manifest says state `from_state`. Raises RuleError, and all is as it was."""
         instance = self._fresh()
-        _state.take_over(instance, saved, from_state)
+        instance.take_over(saved, from_state)
         self._put_in(instance)
 
     @property
@@ -135,8 +133,8 @@ class Rule:
 class _Loaded:
     """Code that is there, in the place of a cache."""
 
-    def __init__(self, code):
-        self._code = code
+    def __init__(self, place, code):
+        self.place, self._code = place, code
 
     def load(self, module):
         return self._code

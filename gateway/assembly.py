@@ -19,11 +19,13 @@ class Parts:
         self._machine, self._disk, self.reactor = machine, machine.disk, machine.reactor
         self.intake = Intake(Topics())
         self.sources, self.listener, self.broker, self.upstream = [], None, None, None
+        self.workshop = None
         self._lock = self._claim(config.gateway.data)
         try:
+            self.workshop = machine.place(config.gateway.isolation, log)     # before anything secret is read
             self.core, recovered = self._recovered()
         except BaseException:
-            self._disk.close(self._lock)
+            self._end()
             raise
         self.clock = Clock(recovered.received_ns, wall_ns=machine.wall_ns, boot_ns=machine.boot_ns)
 
@@ -39,7 +41,7 @@ class Parts:
     def _recovered(self):
         """The core where the last run stood. Goes on trying while the disk refuses."""
         while True:
-            core = Core(self.config, self._disk, f"{self.config.gateway.data}/modules", self.log)
+            core = Core(self.config, self._disk, f"{self.config.gateway.data}/modules", self.log, self.workshop)
             try:
                 return core, core.recover()
             except DiskError as error:
@@ -56,7 +58,7 @@ class Parts:
         self.listener = links.listener(self.config, self.reactor, self.intake, self.log)
         self.broker = links.broker(self.config, self.reactor, self.intake, self.log)
         self.sources = [source for source in (self.listener, self.broker) if source is not None]
-        self.upstream = links.upstream(self.config, self.reactor, [lane for _, lane in self.core.lanes], self.log, handle)
+        self.upstream = links.upstream(self.config, self.reactor, [lane for _, lane in self.core.lanes], self.log, handle, self.intake)
         self._upkeep = Upkeep(self.reactor, links.followed(self.config, self.listener, self.broker, self.upstream, self.log))
         if self.upstream is not None:
             self.upstream.start()
@@ -70,5 +72,10 @@ class Parts:
         if self.upstream is not None:
             self.upstream.close()
         self.core.close()
-        self._disk.close(self._lock)
+        self._end()
         self.reactor.close()
+
+    def _end(self):
+        if self.workshop is not None:
+            self.workshop.close()
+        self._disk.close(self._lock)

@@ -39,20 +39,20 @@ SEGMENT_BYTES = 8 << 20
 
 
 class Core:
-    """config: gateway.spec.Config. modules: the real directory of compiled rules. log: gateway.logs.Log.
+    """config: gateway.spec.Config. modules: the real directory of compiled rules. log: gateway.logs.Log. place: where rules live, see edge.compile.Cache.
 
     lanes: (Outbox, Lane) pairs. deployments: rule -> Deployment, what runs or should; those that are refused are left out and reported
     (`refused`): the rest runs. recover() comes before anything else. on_event: fn(kind, rule, text, **details), told of what happens to rules.
     """
 
-    def __init__(self, config, disk, modules, log):
+    def __init__(self, config, disk, modules, log, place=None):
         """Raises ConfigError for what cannot be, DiskError when the disk refuses or a newer version wrote there; nothing is left open then."""
         self.config, self.log = config, log
         self._disk, self._data = disk, config.gateway.data
         self._logs = []
         self.urgent = False              # a checkpoint should not wait for its time
         self.on_event = lambda kind, rule, text, **details: None
-        self.cache = functools.cache(lambda: Cache(modules))
+        self.cache = functools.cache(lambda: Cache(modules, place))
         self.swaps = Swaps(self)
         self.shadows = Shadows(self)
         self.unsettled = False           # see settle()
@@ -207,6 +207,7 @@ class Core:
         policy = Policy(encoding=lane.encoding, topic=lane.topic, size_bytes_max=lane.message_max, age_ms=lane.age // 10**6, priority=lane.priority,
                         rate_bytes_s=lane.rate_max or 0)
         return Lane(name, outbox.log, self.meanings, policy, gateway=self.config.gateway.name, epoch=self.identity.epoch, set_since=outbox.set_since,
+                    cleared=lambda: outbox.cleared,
                     dead=lambda stream, first, count, reason: self.log.error("lane", f"{name}: {count} rows cannot be sent: {reason}"))
 
     @property
@@ -293,7 +294,7 @@ class Core:
             deployment = replace(deployment, limits=Limits(*map(int, (most.time, most.memory, most.output))).allow(deployment.limits, deployment.rule))
 
         def aim(now):
-            previous = None if now is None else now.previous if now.version == deployment.version else now.version
+            previous = None if now is None else now.previous if now.version == deployment.version else now.kept
             return replace(deployment, previous=previous, configured=self._fingerprint(deployment.rule, now))
 
         return self.swaps.ask(Swap(deployment.rule, aim, policy=policy, horizon_ns=horizon_ns, who=who))
@@ -379,6 +380,7 @@ class Core:
                 self.settle()
             raise
         self.pipeline.pay()
+        change.show()
         self.refused.pop(rule, None)
 
     def settle(self):

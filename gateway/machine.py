@@ -3,6 +3,7 @@
 import time
 
 from edge.disk import Disk
+from gateway.isolation import place as isolation_of
 from gateway.logs import Log
 from gateway.reactor import Reactor
 
@@ -26,6 +27,10 @@ class Machine:
 
     def sleep(self, seconds):
         time.sleep(seconds)
+
+    def place(self, isolation, log):
+        """Where rules run, see gateway/isolation.py."""
+        return isolation_of(isolation, log)
 
     def log(self, format) -> Log:
         return Log(format)

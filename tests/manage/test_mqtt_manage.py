@@ -92,7 +92,7 @@ class Tool:
         self.client.loop_stop()
 
 
-def wait_for(holds, seconds=15):
+def wait_for(holds, seconds=60):
     until = time.monotonic() + seconds
     while not holds():
         assert time.monotonic() < until, "it did not come to hold"

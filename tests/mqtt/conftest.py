@@ -33,7 +33,7 @@ class World:
                 source.acknowledge()
             self.intake.clear()
 
-    def until(self, condition, timeout_s=15.0):
+    def until(self, condition, timeout_s=60.0):
         end = time.monotonic() + timeout_s
         while not condition():
             assert time.monotonic() < end, f"it did not happen; events {len(self.events)}, log {self.log[-5:]}"
@@ -102,7 +102,7 @@ class Mosquitto:
         self.process.wait()
 
     def publish(self, *arguments):
-        return subprocess.run(["mosquitto_pub", "-h", "127.0.0.1", "-p", str(self.port), *arguments], check=True, timeout=20)
+        return subprocess.run(["mosquitto_pub", "-h", "127.0.0.1", "-p", str(self.port), *arguments], check=True, timeout=60)
 
 
 @pytest.fixture

@@ -58,7 +58,7 @@ class Raw:
         assert self.received[:len(data)] == data
         self.received = self.received[len(data):]
 
-    def expect_end(self, timeout_s=15.0):
+    def expect_end(self, timeout_s=60.0):
         self.world.until(lambda: self.read() is None or self.ended, timeout_s)
 
 

@@ -17,7 +17,7 @@ def test_a_silent_client_is_closed_after_its_keep_alive(world, make):
     silent, alive = Raw(world, connect_packet("s", 5, keep_alive=1)), Raw(world, connect_packet("a", keep_alive=1))
     start = time.monotonic()
     while not silent.ended:
-        assert time.monotonic() - start < 10
+        assert time.monotonic() - start < 60
         alive.send(b"\xc0\x00")
         world.for_s(0.2)
         silent.read()
@@ -114,7 +114,7 @@ def test_a_client_that_does_not_read_its_acknowledgements_is_held_back_and_dropp
     slow.send(connect_packet("slow"))
     good = Raw(world, connect_packet("good"))
     block = b"".join(publish(b"", 1, i % 65535 + 1, topic="t") for i in range(20000))
-    end, most, rest = time.monotonic() + 20, 0, block
+    end, most, rest = time.monotonic() + 60, 0, block
     while listener.connected == 2:
         assert time.monotonic() < end
         try:

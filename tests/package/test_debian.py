@@ -117,6 +117,26 @@ def test_scripts_are_sound_shell():
             subprocess.run(["shellcheck", DEBIAN / name], check=True)
 
 
+def test_the_bill_of_materials_says_what_is_in_it(content):
+    """Valid CycloneDX; every distribution with version, licence and a hash of the lock; and what is compiled into wheels."""
+    from cyclonedx.schema import SchemaVersion
+    from cyclonedx.validation.json import JsonStrictValidator
+
+    import lock
+
+    text = (content / "usr/share/doc/tidegate/tidegate.cdx.json").read_text()
+    assert JsonStrictValidator(SchemaVersion.V1_6).validate_str(text) is None
+    bill = json.loads(text)
+    found = {part["name"]: part for part in bill["components"]}
+    assert {name: part["version"] for name, part in found.items()} == lock.pinned() and bill["metadata"]["component"]["version"] == "0.2"
+    for name, part in found.items():
+        (digest,) = part["hashes"]
+        assert digest["alg"] == "SHA-256" and f"sha256:{digest['content']}" in lock.LOCK.read_text().partition(f"{name}==")[2].partition("==")[0]
+        assert part["licenses"] and part["purl"] == f"pkg:pypi/{name}@{part['version']}"
+    embedded = {part["purl"] for whole in bill["components"] for part in whole.get("components", ())}
+    assert f"pkg:cargo/wasmtime@{lock.pinned()['wasmtime']}" in embedded and any(purl.startswith("pkg:generic/openssl@") for purl in embedded)
+
+
 @pytest.mark.skipif(not has("systemd-analyze"), reason="needs systemd-analyze")
 @pytest.mark.parametrize("unit", ["tidegate.service", "tidegate-api.service"])
 def test_a_unit_is_exposed_by_at_most_2(unit):
@@ -132,8 +152,10 @@ def test_the_lock_satisfies_the_project():
 
     from packaging.requirements import Requirement
 
-    text = (package_build.ROOT / "release/lock.txt").read_text()
-    locked = dict(re.findall(r"^([\w-]+)==(\S+)$", text, re.M))
+    import lock
+
+    text = lock.LOCK.read_text()
+    locked = lock.pinned()
     out = set(re.search(r"^#! (.*)$", text, re.M)[1].split())
     project = tomllib.loads((package_build.ROOT / "pyproject.toml").read_text())["project"]
     wanted = [Requirement(r) for r in (*project["dependencies"], *(r for extra in ("tools", "signing", "api") for r in project["optional-dependencies"][extra]))]

@@ -7,6 +7,7 @@ from edge._watermark import Watermarks
 from edge.code import check
 from edge.engine import engine
 from edge.module import Module
+from edge.resident import Here
 from edge.rule import Rule
 from edge.schema import Field, Schema
 from rulec import sql
@@ -20,6 +21,8 @@ PLAIN = Schema("env", (Field("temp", "f64"), Field("n", "i64"), Field("at", "tim
 
 class InThisProcess:
     """Instead of edge.compile.Cache: the same compiler and settings, without a child and a disk."""
+
+    place = Here()
 
     @staticmethod
     def load(module):

@@ -62,7 +62,7 @@ class CountSite(Site):
     def numbers(self, stream="env"):
         return [(row["device"], row["seq"]) for row in self.rows(stream)]
 
-    def expect(self, events, stream="env", timeout_s=15):
+    def expect(self, events, stream="env", timeout_s=60):
         """Wait until the receiver has these (device, seq) events, each once and no others; the ledger balances."""
         self.wait_for(lambda: set(events) <= set(self.numbers(stream)), f"{len(set(events))} events of {stream} upstream", timeout_s)
         got = self.numbers(stream)
@@ -126,7 +126,7 @@ class Device:
     def acknowledged(self):
         return {self._numbers[mid] for mid in set(self._mids) if mid in self._numbers}
 
-    def settle(self, timeout_s=15):
+    def settle(self, timeout_s=60):
         """Wait until all is acknowledged; the events as (device, seq)."""
         until = time.monotonic() + timeout_s
         while len(self.acknowledged) < self.published:

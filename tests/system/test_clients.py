@@ -21,7 +21,7 @@ def lines(numbers):
 def publish_by_mosquitto(port, version, qos, numbers, *options):
     message = ["-l"] if numbers else ["-m", "refused"]
     return subprocess.run([MOSQUITTO_PUB, "-h", "localhost", "-p", str(port), "-V", version, "-q", str(qos), "-t", f"sensors/v{version}-{qos}/env", "-i", f"v{version}-{qos}",
-                           *message, *options], input=lines(numbers), text=True, capture_output=True, timeout=30)
+                           *message, *options], input=lines(numbers), text=True, capture_output=True, timeout=60)
 
 
 @pytest.mark.skipif(MOSQUITTO_PUB is None, reason="mosquitto_pub is not installed: apt install mosquitto-clients")

@@ -46,7 +46,7 @@ class Running:
 
 def publish(port, *arguments, topic="sensors/dev-1/env", message='{"who":"MARKER"}'):
     return subprocess.run(["mosquitto_pub", "-h", "localhost", "-p", port, "-V", "mqttv5", "-q", "1", "-i", "dev-1", "-t", topic, "-m", message, *map(str, arguments)],
-                          capture_output=True, text=True, timeout=30)
+                          capture_output=True, text=True, timeout=60)
 
 
 @needs_mosquitto_pub

@@ -47,7 +47,7 @@ def block(world, device, small_disk):
             device.publish(200)
         return world.ask("status")["blocked"]
 
-    world.wait_for(blocked, "the gateway to say that it is blocked", 20)
+    world.wait_for(blocked, "the gateway to say that it is blocked", 60)
 
 
 def test_a_full_disk_acknowledges_nothing_and_loses_nothing(site, devices, small_disk):
@@ -91,7 +91,7 @@ def test_a_gateway_stopped_on_a_full_disk_starts_again(site, devices, small_disk
     time.sleep(2)
     assert world.processes["gateway"].poll() is None, world.errors()
     small_disk(False)
-    world.wait_for(lambda: world.ask("status"), "the gateway to answer", 20)
+    world.wait_for(lambda: world.ask("status"), "the gateway to answer", 60)
     world.start_receiver()
     device.settle()
     wanted = set(device.all_events())
@@ -128,6 +128,7 @@ def test_upstream_away_longer_than_the_quota_lasts(site, devices):
         world.balanced()
     status = world.ask("status")["lanes"]["main"]
     assert status["outbox"]["bytes"] <= 128 << 10
+    world.restart()                                        # which writes the rows that still gathered: they may push others out
     lost = world.account("lane", "main/env")["evicted"]
     assert 0 < lost < device.published
     world.restart()
@@ -141,7 +142,7 @@ def test_upstream_away_longer_than_the_quota_lasts(site, devices):
     assert stream["missing"] == [] and sum(count for _, count in stream["announced"]) == lost
 
 
-@pytest.mark.parametrize("rate, checkpoint", [("4KiB", "1s"), ("100MiB", "1h")])
+@pytest.mark.parametrize("rate, checkpoint", [("1KiB", "1s"), ("100MiB", "1h")])
 def test_eviction_while_the_lane_sends(site, devices, rate, checkpoint):
     """Rows that are evicted while they are under way, or after they were acknowledged but before a checkpoint, are counted once."""
     text = SLOW_READER.replace('"1s"', f'"{checkpoint}"', 1)

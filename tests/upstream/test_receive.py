@@ -207,13 +207,13 @@ def test_command_receives_reports_and_ends(reactor, tmp_path):
     process = subprocess.Popen([sys.executable, "-m", "gateway.cli", "receive", "--port", "0", "--out", "rows.jsonl", "--port-file", "port", "--json"],
                                cwd=tmp_path, stdout=subprocess.PIPE, env={**os.environ, "PYTHONPATH": str(ROOT)})
     try:
-        run(reactor, lambda: (tmp_path / "port").exists(), 20)
+        run(reactor, lambda: (tmp_path / "port").exists(), 60)
         s = Source(age_ms=0)
         up = connect(reactor, int((tmp_path / "port").read_text()), s)
         s.put(100, records=20)
         run(reactor, lambda: s.lane.rows_waiting == 0)
         process.send_signal(signal.SIGTERM)
-        out, _ = process.communicate(timeout=10)
+        out, _ = process.communicate(timeout=60)
         up.close()
     finally:
         process.kill()
@@ -235,7 +235,7 @@ def test_receiver_killed_and_restarted_while_the_gateway_sends(reactor, tmp_path
         s.put(20, records=100)
         s.put(1, stream=8)
         target = s.lane.rows_waiting - 500 if kill < 2 else 0
-        run(reactor, lambda: s.lane.rows_waiting <= target, 20)
+        run(reactor, lambda: s.lane.rows_waiting <= target, 60)
         process.kill()
         process.wait()
     up.close()

@@ -88,7 +88,7 @@ def test_server_that_never_acknowledges_costs_one_message_a_try(reactor):
         states.add(up.state)
         assert up.status()["in_flight"] <= 4 and len(up._link._out_messages) <= 4
         return server.connects >= 6
-    run(reactor, note, 20)
+    run(reactor, note, 60)
     assert time.process_time() - cpu < 2
     assert states == {"closed", "open", "half-open"}
     assert up.ack_timeouts >= 5
@@ -227,7 +227,7 @@ def test_alerts_overtake_a_bulk_drain(reactor):
         run(reactor, lambda: alerts.lane.rows_waiting == 0)
         assert any("alerts" in topic for topic in order[before:before + 6])
     assert bulk.lane.rows_waiting > 0
-    run(reactor, lambda: bulk.lane.rows_waiting == 0, 20)
+    run(reactor, lambda: bulk.lane.rows_waiting == 0, 60)
     up.close()
     server.close()
 
@@ -346,7 +346,7 @@ def test_reader_that_stalls_holds_back_bulk_but_bounds_what_an_alert_waits_behin
     settle(reactor, 0.3)
     assert time.process_time() - cpu < 0.2
     reactor.watch(stalled.sock.fileno(), stalled.readable)
-    run(reactor, lambda: bulk.lane.rows_waiting == 0 and alerts.lane.rows_waiting == 0, 20)
+    run(reactor, lambda: bulk.lane.rows_waiting == 0 and alerts.lane.rows_waiting == 0, 60)
     assert sum(payload.count(b"\n") for topic, payload, _ in server.messages if "telemetry" in topic) == 15_000
     up.close()
     server.close()

@@ -1,0 +1,37 @@
+"""The worker: the process in which rules' instances live, without keys, files and network. gateway/workshop.py starts it and asks it.
+
+`python -m gateway.worker PARENT`, descriptor 0 being the shared memory, 1 the socket, 2 a memory for last words. What it needs is imported and
+its watchdog started before it is sealed (gateway/sandbox.py); it ends when the daemon does.
+"""
+
+import os
+import sys
+
+from gateway import lean, sandbox
+
+lean.leave_out_early()
+lean.leave_out_openssl()
+lean.leave_out_bindings()
+
+
+def main() -> int:
+    """Serve until the daemon is gone. What goes wrong ends the process: the daemon has all states, and starts another."""
+    parent = int(sys.argv[1])
+    sandbox.prepare(parent)
+    from edge import _wasmtime
+    from gateway.hosting import Hosting
+    from gateway._answerer import Answerer
+
+    desk = Answerer(0, sandbox.SOCKET)
+    os.close(0)
+    hosting = Hosting(desk)
+    landlock = sandbox.shut()
+    _wasmtime.watch()
+    sandbox.seal()
+    desk.answer(hosting.READY, a=landlock)
+    hosting.serve()
+    return 0
+
+
+if __name__ == "__main__":
+    os._exit(main())
