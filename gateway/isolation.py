@@ -7,24 +7,33 @@ from edge.errors import ConfigError
 SMALL_BYTES = 1 << 30                # of memory; with less, the process of the rules costs too much of it
 
 
-def place(isolation, log):
-    """A gateway.workshop.Workshop, or None for this process. isolation: "process", "none" or None for the default. Raises ConfigError where "process"
-    is asked for and cannot be; by default rules run in this process then, and the log says so."""
-    if isolation == "none" or (isolation is None and _memory_bytes() <= SMALL_BYTES):
+def begin(asked):
+    """A worker that is coming up, for place(); None where there is to be none. asked: gateway.isolation of the configuration."""
+    if asked == "none" or (asked is None and os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") <= SMALL_BYTES):
+        return None
+    from gateway.child import Child
+    from gateway.sandbox import Unconfined
+
+    try:
+        return Child()
+    except Unconfined:                       # place() tries again, and says so
+        return None
+
+
+def place(asked, log, worker=None):
+    """A gateway.workshop.Workshop, or None for this process. worker: of begin(). Raises ConfigError where "process" is asked for and cannot be; by
+    default rules run in this process then, and the log says so."""
+    if worker is None and (worker := begin(asked)) is None and asked != "process":
         return None
     from gateway.sandbox import Unconfined
     from gateway.workshop import Workshop
 
     try:
-        workshop = Workshop()
+        workshop = Workshop(first=worker)
     except Unconfined as error:
-        if isolation == "process":
+        if asked == "process":
             raise ConfigError(f"gateway.isolation: rules cannot have a process of their own here: {error}; or set it to \"none\"") from None
         log.warning("rule", f"rules run in the gateway's own process: {error}")
         return None
     workshop.on_death = lambda why: log.error("rule", f"the process of the rules ended: {why}; it is started again, and the rules have their states back")
     return workshop
-
-
-def _memory_bytes():
-    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")

@@ -40,16 +40,17 @@ class Died(Exception):
 
 
 class Workshop:
-    """restarts: how often the worker died; last: why, the last time. on_death: fn(why). start: fn() -> Child. Raises gateway.sandbox.Unconfined where there can be none."""
+    """restarts: how often the worker died; last: why, the last time. on_death: fn(why). start: fn() -> Child; first: one that was started before.
+    Raises gateway.sandbox.Unconfined where there can be none."""
 
-    def __init__(self, start=Child):
+    def __init__(self, start=Child, first=None):
         self.restarts, self.last = 0, ""
         self.on_death = lambda why: None
         self._start = start
         self._number = 0
         self._gone = [[], []]                # numbers of instances and codes that nobody has any more
         self._codes = weakref.WeakValueDictionary()
-        self._child = start()
+        self._child = (first or start()).ready()
 
     @property
     def generation(self) -> int:
@@ -117,11 +118,11 @@ class Workshop:
         self.on_death(why)
         for pause_s in STARTS_S:
             try:
-                self._child = self._start()
+                self._child = self._start().ready()
                 return
             except Unconfined:
                 time.sleep(pause_s)
-        self._child = self._start()
+        self._child = self._start().ready()
 
     def distrust(self, why):
         """The worker said what an honest one does not: it is let go of."""

@@ -69,7 +69,7 @@ def _memory(folder, quick):
     """Of the gateway and its worker, ten rules: what they have for themselves, without the files that processes share."""
     found = {}
     for mode in ("none", "process"):
-        with Gateway(folder / f"memory-{mode}", f'isolation = "{mode}"\n' + LISTENER + workload.STREAM + TEN_RULES) as gateway:
+        with Gateway(folder / f"memory-{mode}", LISTENER + workload.STREAM + TEN_RULES, isolation=mode) as gateway:
             time.sleep(1 if quick else 5)
             status = gateway.ask("status")
             found[mode] = _own_bytes(gateway.pid) / 1e6, status["isolation"].get("memory_mb", 0)

@@ -17,6 +17,10 @@ def run(arguments):
     if arguments.log_format:
         loaded.gateway.log_format = arguments.log_format
     lean.leave_out(loaded)
-    from gateway.daemon import Daemon
+    from gateway import isolation
 
-    return Daemon(loaded).run()
+    worker = isolation.begin(loaded.gateway.isolation)       # it comes up while the daemon is imported
+    from gateway.daemon import Daemon
+    from gateway.machine import Machine
+
+    return Daemon(loaded, Machine(worker)).run()

@@ -159,6 +159,7 @@ CONFIG = """
 [gateway]
 name = "site"
 data = "data"
+isolation = "none"
 [listener]
 port = $PORT
 rate_per_client = 1000

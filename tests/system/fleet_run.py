@@ -71,7 +71,7 @@ def stream(name):
 def config(broker):
     names = ["near", *(["far"] if broker else [])]
     rows, hot = (json.dumps([form.format(source(name), name) for name in names]) for form in ("{0}", "{1}_hot"))
-    return ('[gateway]\nname = "site"\ndata = "data"\ncheckpoint = "300ms"\n[listener]\nport = $PORT\n[upstream]\nhost = "127.0.0.1"\nport = $LINK\n'
+    return ('[gateway]\nname = "site"\ndata = "data"\nisolation = "none"\ncheckpoint = "300ms"\n[listener]\nport = $PORT\n[upstream]\nhost = "127.0.0.1"\nport = $LINK\n'
             + ('[broker]\nhost = "127.0.0.1"\nport = $BROKER\n' if broker else "") + "".join(map(stream, names))
             + f'[lanes.alerts]\nstreams = {hot}\nage = "0s"\npriority = 0\n[lanes.telemetry]\nstreams = {rows}\nage = "100ms"\n')
 
