@@ -9,7 +9,7 @@ SMALL_BYTES = 1 << 30                # of memory; with less, the process of the 
 
 def begin(asked):
     """A worker that is coming up, for place(); None where there is to be none. asked: gateway.isolation of the configuration."""
-    if asked == "none" or (asked is None and os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") <= SMALL_BYTES):
+    if asked == "none" or (asked == "auto" and os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") <= SMALL_BYTES):
         return None
     from gateway.child import Child
     from gateway.sandbox import Unconfined

@@ -63,6 +63,11 @@ class Workshop:
         return self._child.landlock
 
     @property
+    def cpu_ns(self) -> int:
+        """CPU time of the worker."""
+        return self._child.channel.cpu_ns
+
+    @property
     def memory_bytes(self) -> int:
         """Of the worker, resident, without what it shares with the daemon."""
         return self._child.memory_bytes
