@@ -51,13 +51,13 @@ class Child:
         return self
 
     @property
-    def memory_bytes(self) -> int:
-        """Resident, without files and shared memory: what it has for itself."""
+    def memory_bytes(self) -> int | None:
+        """Resident, without files and shared memory: what it has for itself. None where processes are hidden that cannot be looked into."""
         try:
             with open(f"/proc/{self._pid}/status") as f:
-                return next((int(line.split()[1]) * 1024 for line in f if line.startswith("RssAnon:")), 0)
+                return next((int(line.split()[1]) * 1024 for line in f if line.startswith("RssAnon:")), None)
         except OSError:
-            return 0
+            return None
 
     def end(self, why) -> str:
         """Kill it if it lives. Returns why it went: `why`, or how it ended and its last words."""

@@ -59,8 +59,9 @@ def _isolation(workshop):
     """Where rules run."""
     if workshop is None:
         return {"mode": "none"}
+    size = workshop.memory_bytes
     return {"mode": "process", "landlock": workshop.landlock, "restarts": workshop.restarts, "last_restart": workshop.last,
-            "memory_mb": round(workshop.memory_bytes / 1e6, 1)}
+            "memory_mb": None if size is None else round(size / 1e6, 1)}
 
 
 def _log(log):
@@ -89,7 +90,7 @@ def metrics_text(daemon) -> str:
     metric("memory_bytes", "gauge", "resident", [({}, _rss_bytes())])
     if "restarts" in now["isolation"]:
         metric("worker_restarts_total", "counter", "times that the process of the rules was started again", [({}, now["isolation"]["restarts"])])
-        metric("worker_memory_bytes", "gauge", "of the process of the rules, resident, its own", [({}, int(now["isolation"]["memory_mb"] * 1e6))])
+        metric("worker_memory_bytes", "gauge", "of the process of the rules, resident, its own", [({}, int(mb * 1e6))] if (mb := now["isolation"]["memory_mb"]) else [])
     metric("blocked", "gauge", "1 while nothing is taken in", [({}, int(bool(now["blocked"])))])
     metric("events_total", "counter", "events that arrived", [({"stream": n}, s["events"]) for n, s in now["streams"].items()])
     metric("dead_letters_total", "counter", "events that broke the contract", [({"stream": n}, s["dead_letters"]) for n, s in now["streams"].items()])

@@ -68,16 +68,16 @@ class Workshop:
         return self._child.channel.cpu_ns
 
     @property
-    def memory_bytes(self) -> int:
-        """Of the worker, resident, without what it shares with the daemon."""
+    def memory_bytes(self) -> int | None:
+        """Of the worker, resident, without what it shares with the daemon; None where that cannot be seen."""
         return self._child.memory_bytes
 
     # --- a place
 
     def load(self, path, code, again) -> "Code":
-        """Machine code in the worker. again: fn() -> the same, for another worker. Raises Unloadable."""
+        """Machine code in the worker, whose file has a name that is its own. again: fn() -> the same, for another worker. Raises Unloadable."""
         known = self._codes.get(path)
-        if known is None or known.data != code[-32:]:
+        if known is None:
             known = self._codes[path] = Code(self, code, again)
         return known
 
@@ -143,7 +143,6 @@ class Code:
 
     def __init__(self, shop, code, again):
         self._shop, self._again = shop, again
-        self.data = code[-32:]
         self._load(code)
 
     def number(self) -> int:

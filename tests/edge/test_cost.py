@@ -81,7 +81,7 @@ class Doors:
         self.started, self.blocked, self.blocks, self.last_block, self.metrics = 0.0, "", 0, "", None
         self.clock = self
         self.quality = self.steps = self.last_step_ns = 0
-        self.parts = self
+        self.parts, self.workshop = self, None
         self.listener = self.broker = self.upstream = None
 
 
