@@ -7,7 +7,7 @@ PYTHONS = $(BIN)/python
 VERSION = $(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
 SOURCES = pyproject.toml $(wildcard edge/*.pyx edge/*.pxd gateway/*.pyx gateway/*.pxd firmware-sim/firmware_sim/*.pyx firmware-sim/firmware_sim/*.pxd)
 
-.PHONY: demo test check bench soak docs build wheels deb test-arm64 clean help
+.PHONY: demo test check bench soak docs build wheels deb test-arm64 advisories clean help
 .DEFAULT_GOAL := help
 
 help:    ## this list
@@ -45,6 +45,9 @@ deb: wheels $(VENV)/built  ## dist/: Debian packages for arm64 and amd64, with a
 test-arm64: $(VENV)/built  ## as root: the arm64 package of `make deb` installed and at work under emulation (1 to 3 minutes, once 6 more)
 	sh scripts/prerequisites --arm64
 	$(BIN)/python release/arm64.py dist/tidegate_$(VERSION)_arm64.deb
+
+advisories: $(VENV)/installed  ## what is known against the pinned versions, where osv.dev can be asked
+	$(BIN)/python release/advisories.py
 
 build:   ## compile the extensions in place, with $(PYTHON)
 	$(PYTHON) -W ignore -c "import setuptools; setuptools.setup()" -q build_ext --inplace

@@ -335,6 +335,19 @@ cdef class Batch:
                 self.set_i64(i, r, value)
 
     @property
+    def size_bytes(self):
+        """Of its rows' values and its dictionaries' strings."""
+        cdef uint64_t size = 0
+        cdef uint32_t i
+        cdef Column *c
+        for i in range(self.width):
+            c = &self.columns[i]
+            size += <uint64_t>self.n * width_of(c.kind)
+            if c.kind == STR and c.dict_n:
+                size += c.dict_offsets[c.dict_n]
+        return size
+
+    @property
     def plain(self):
         """Whether each dictionary holds the strings of valid rows alone, in order of first appearance: as after a way through the journal."""
         cdef uint32_t i, r, seen

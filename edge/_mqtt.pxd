@@ -78,6 +78,7 @@ cdef class Flow:
     cdef readonly Run answers            # PUBCOMP and PINGRESP, to be sent at once
     cdef public PacketIds received
     cdef readonly uint64_t published     # events put into the intake
+    cdef readonly uint64_t unasked       # messages at QoS 0, those refused too; one more for each KiB
     cdef readonly uint64_t repeated      # QoS 2 messages sent again and not stored twice
     cdef public Permission permission    # server role: what the client may publish on; None: all but forbidden topics
     cdef readonly uint64_t denied        # events refused

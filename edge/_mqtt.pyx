@@ -109,7 +109,7 @@ cdef int text_fault(const uint8_t *p, uint32_t n, bint topic) noexcept nogil:
     return 0
 
 
-cdef int read_string(const uint8_t *p, uint32_t n, uint32_t *i, bint text) noexcept nogil:
+cdef int read_string(const uint8_t *p, uint32_t n, uint32_t *i, bint text, bint topic=False) noexcept nogil:
     cdef uint32_t size
     if n - i[0] < 2:
         return FAULT_PROPERTY
@@ -117,7 +117,7 @@ cdef int read_string(const uint8_t *p, uint32_t n, uint32_t *i, bint text) noexc
     if n - i[0] - 2 < size:
         return FAULT_PROPERTY
     i[0] += 2 + size
-    return text_fault(p + i[0] - size, size, False) if text else 0
+    return text_fault(p + i[0] - size, size, topic) if text else 0
 
 
 cdef int check_properties(const uint8_t *p, uint32_t n, uint64_t allowed, uint64_t *seen) noexcept nogil:
@@ -125,6 +125,7 @@ cdef int check_properties(const uint8_t *p, uint32_t n, uint64_t allowed, uint64
     cdef uint32_t i = 0, value
     cdef uint8_t kind
     cdef int fault = 0, used
+    cdef bint topic
     seen[0] = 0
     while i < n:
         if p[i] >= 43 or not allowed >> p[i] & 1:
@@ -133,9 +134,10 @@ cdef int check_properties(const uint8_t *p, uint32_t n, uint64_t allowed, uint64
             return FAULT_PROPERTY_TWICE
         seen[0] |= <uint64_t>1 << p[i]
         kind = TYPES[p[i]]
+        topic = p[i] == 8                        # Response Topic: no wildcards, section 3.3.2.3.5
         i += 1
         if kind == c's' or kind == c'b' or kind == c'p':
-            fault = read_string(p, n, &i, kind != c'b')
+            fault = read_string(p, n, &i, kind != c'b', topic)
             if kind == c'p' and not fault:
                 fault = read_string(p, n, &i, True)
             if fault:
@@ -314,6 +316,8 @@ cdef class Flow:
                 return STOP_FULL
             if qos == 2 and not self.received.add(publish.packet_id):
                 return self.refuse(out, FAULT_MEMORY)
+        if qos == 0:
+            self.unasked += 1 + (publish.payload_size >> 10)
         if qos:
             if not self.acks.add(PUBACK if qos == 1 else PUBREC, publish.packet_id):
                 return self.refuse(out, FAULT_MEMORY)
@@ -328,6 +332,7 @@ cdef class Flow:
         self.denied_size = min(publish.topic_size, <uint32_t>sizeof(self.denied_topic))
         memcpy(self.denied_topic, publish.topic, self.denied_size)
         if publish.flags & 3 == 0:
+            self.unasked += 1 + (publish.payload_size >> 10)
             return STOP_MORE
         if not self.v5:
             return self.refuse(out, FAULT_DENIED)

@@ -19,11 +19,11 @@ import zstandard
 from edge._pages import PAGE_BYTES, changed, fingerprints
 from edge.errors import DiskError
 from edge.log import Log
+from edge.records import between
 
 PAGES, COMMIT = 1, 2
 PAGES_PER_RECORD = 256
 DELTAS_MAX = 64
-READ_BYTES = 4 << 20
 
 
 class CheckpointRecovery:
@@ -134,7 +134,7 @@ class CheckpointStore:
     def _survey(self) -> list:
         """(position of the first record, number, previous, position of the COMMIT) of every commit that can be read."""
         commits, start = [], {}
-        for r in self._records(self.log.tail):
+        for r in between(self.log, self.log.tail):
             self._number = max(self._number, r.first)
             start.setdefault(r.first, r.position)
             if r.kind == COMMIT:
@@ -145,7 +145,7 @@ class CheckpointStore:
     def _replay(self, start, base):
         """(number, meta of the base, meta, images, position behind) by going from a full save as far as all is readable."""
         state, number, pages = None, 0, []
-        for r in self._records(start):
+        for r in between(self.log, start):
             if r.kind == PAGES:
                 if pages and pages[-1].first != r.first:
                     pages = []
@@ -189,11 +189,3 @@ class CheckpointStore:
                 image[page * PAGE_BYTES:page * PAGE_BYTES + size] = data[at:at + size]
                 at += size
         return images
-
-    def _records(self, position):
-        while position < self.log.head:
-            records = self.log.read(position, READ_BYTES)
-            if not records:
-                return
-            yield from records
-            position = records[-1].position + 1

@@ -12,8 +12,8 @@ from edge.limits import Limits
 class Deployment(Struct, frozen=True):
     """rule: its name, also the output stream's. input: the stream it reads. digest: of its module; "" for a configured rule that was removed.
     limits: arguments of edge.limits.Limits, None for its defaults. lanes: that take its output, beside those whose table names it.
-    previous, shadow: {"digest", "params"} or None: the version before, and one that runs beside it. configured: fingerprint of the
-    configuration's entry that it was made over, "" for a rule that was pushed."""
+    previous: {"digest", "params", "input", "limits"} of the version before, or None. shadow: {"digest", "params"} of one that runs beside it, or None.
+    configured: fingerprint of the configuration's entry that it was made over, "" for a rule that was pushed."""
 
     rule: str
     input: str
@@ -28,8 +28,18 @@ class Deployment(Struct, frozen=True):
 
     @property
     def version(self) -> dict:
-        """What a later deployment keeps of this one as `previous`."""
+        """What makes it another version, so that the one before is kept."""
         return {"digest": self.digest, "params": self.params}
+
+    @property
+    def kept(self) -> dict:
+        """What a later deployment keeps of this one as `previous`: all that it needs to run as it did."""
+        return self.version | {"input": self.input, "limits": self.limits}
+
+    def before(self) -> "Deployment":
+        """The version before, in its place. There is one."""
+        known = {name: self.previous[name] for name in ("digest", "params", "input", "limits") if name in self.previous}      # an older program kept two of them
+        return msgspec.structs.replace(self, **known, previous=None)
 
     @property
     def bounds(self) -> Limits:

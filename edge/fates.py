@@ -20,11 +20,10 @@ from edge._crc32c import crc32c
 from edge._intake import Intake, Topics
 from edge.codec import encode_columns
 from edge.errors import DiskError
-from edge.records import BATCH, FATE
+from edge.records import BATCH, FATE, between
 
 RETRYING, RETRIED, UNDONE, DROPPED = "retrying", "retried", "undone", "dropped"
 FATES = (RETRYING, RETRIED, UNDONE, DROPPED)
-READ_BYTES = 1 << 20
 TOPIC_BYTES_MAX = 65536
 ARENA_BYTES = 1 << 17                # one event at a time: a dead letter's payload and topic
 
@@ -112,7 +111,7 @@ def settle(pipeline, since) -> list:
     """At a start, before the journal is written to: what became of retries that were cut off. since: a position of the dead log. Returns the intents,
     from there on, that were carried out."""
     open_intents, done = {}, []
-    for record in _records(pipeline.dead.log, since):
+    for record in between(pipeline.dead.log, since):
         if record.kind != FATE:
             continue
         try:
@@ -199,10 +198,4 @@ def _is_journaled(journal, intent) -> bool:
     if intent["journal"] < journal.tail:
         return True                      # the quota takes only what a checkpoint has covered
     return any(r.kind == BATCH and (r.stream, r.first, r.count) == (intent["stream"], intent["first"], intent["count"]) and crc32c(r.payload) == intent["crc"]
-               for r in _records(journal, intent["journal"]))
-
-
-def _records(log, position):
-    while position < log.head and (records := log.read(position, READ_BYTES)):
-        yield from records
-        position = records[-1].position + 1
+               for r in between(journal, intent["journal"]))

@@ -8,7 +8,7 @@ import msgpack
 
 from edge._batch import Batch
 from edge._watermark import FORGOTTEN
-from edge.codec import decode_columns, encode_columns
+from edge.codec import decode_columns
 from edge.deferral import Deferral
 from edge.errors import RuleError
 from edge.records import BATCH, CLOCK, GAP, REPEAT, SKIP, TICK
@@ -47,10 +47,9 @@ class Flow(Deferral):
         if stream.tap is not None:
             stream.tap(batch)
         if stream.outboxes:
-            payload = payload or encode_columns(batch)
             self.changes += 1
             for outbox in stream.outboxes:
-                outbox.append(stream, batch, payload)
+                payload = outbox.append(stream, batch, payload) or payload
         if stream.stages:
             stream.watermarks.observe(batch)
             for stage in stream.stages:

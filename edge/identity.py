@@ -96,6 +96,14 @@ def schemas_of(disk, directory) -> dict:
     return {base + i: schema for i, schema in enumerate(schemas)}
 
 
+def gateway_of(disk, directory) -> str:
+    """The name of the gateway whose data a directory holds; empty where there is none, or it cannot be read. Changes nothing."""
+    try:
+        return _content(disk, f"{directory}/{NAME}")[1]
+    except (OSError, ValueError, KeyError, TypeError):
+        return ""
+
+
 def _content(disk, path):
     """(version, gateway, epoch, base, schemas); all but the version are empty for a newer version's file, whose layout is not known."""
     data = whole.read(disk, path, whole.SEALED_BYTES_MAX)

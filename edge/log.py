@@ -167,7 +167,8 @@ class Log:
 
     def _create(self, first) -> Segment:
         while self._litter:
-            self.disk.unlink(self._litter[-1])
+            with suppress(FileNotFoundError):        # an unlink that failed may have been done
+                self.disk.unlink(self._litter[-1])
             self._litter.pop()
         self._serial += 1
         before = next((s.end for s in reversed(self._segments) if s.end > s.first), first)
@@ -210,8 +211,6 @@ class Log:
         path = f"{self.directory}/{self._new.name}.seg"
         try:
             self.disk.unlink(path)
-        except FileNotFoundError:
-            pass
         except OSError:
             if self._new.first < self.durable:
                 self._litter.append(path)

@@ -3,7 +3,6 @@
 Read from the module's custom section `tidegate.rule` (rules/ABI.md, Manifest).
 """
 
-import difflib
 import math
 import re
 from typing import Any, Literal
@@ -147,6 +146,8 @@ class Manifest(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
         known = {p.name: p for p in self.parameters}
         for name in given:
             if name not in known:
+                import difflib                       # seldom needed
+
                 near = difflib.get_close_matches(str(name), known, 1)
                 has = f"it has {', '.join(known)}" if known else "it has none"
                 raise ConfigError(f"rule {place}: {self.name} has no parameter {name!r}" + (f"; did you mean {near[0]}?" if near else f"; {has}"))

@@ -34,11 +34,14 @@ class Mending:
 
     def __init__(self, disk, directory, *, check=lambda record: None, now="", cipher=None):
         self._disk, self.directory, self._now = disk, directory, now
-        self._reader = reader = LogReader(disk, directory, cipher)
-        self.patients = [_Patient(reader, segment, check) for segment in reader.segments]
+        reader = LogReader(disk, directory, cipher)
+        try:
+            self.patients = [_Patient(reader, segment, check) for segment in reader.segments]
+            named = [segment for name in disk.listdir(directory) if (segment := parse_name(name))]
+        except OSError as error:
+            raise DiskError(f"cannot read {directory}: {error.strerror}: check the disk (dmesg)") from error
         held = {reader.path(segment) for segment in reader.segments}
         self.unreadable = [d for d in reader.damage if d.file not in held]
-        named = [segment for name in disk.listdir(directory) if (segment := parse_name(name))]
         self._serial = max((segment.serial for segment in named), default=0)
         self._head = self.patients[-1].head if self.patients else 0
         self._lost_between()
@@ -249,10 +252,7 @@ class _Patient:
     def _tail(self, reader, path):
         """Bytes behind the last record that are not blank."""
         at, tail = self.runs[-1][2][-1][1] if self.runs else SEGMENT_HEADER.size, 0
-        try:
-            fd = reader.disk.open(path)
-        except OSError:
-            return 0
+        fd = reader.disk.open(path)
         try:
             for offset in range(at, reader.disk.size(fd), COPY_BYTES):
                 data = read_at(reader.disk, fd, COPY_BYTES, offset).rstrip(b"\0")

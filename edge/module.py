@@ -323,23 +323,24 @@ class Layout:
         taken = [name for name in self.exports if name.startswith("tg$global:")]
         if taken:
             raise ValueError(f"the module exports {taken[0]}, a name that is the host's")
-        added = b"".join(_name(f"tg$global:{i}") + bytes([GLOBAL]) + _leb(i) for i in missing)
+        added = b"".join(_name(f"tg$global:{i}") + bytes([GLOBAL]) + leb(i) for i in missing)
         if self.export_section:
             start, entries, count, end = self.export_section
-            body = _leb(count + len(missing)) + self.wasm[entries:end] + added
+            body = leb(count + len(missing)) + self.wasm[entries:end] + added
         else:
             start = end = self.sections_before_exports_end
-            body = _leb(len(missing)) + added
-        return self.wasm[:start] + bytes([EXPORTS]) + _leb(len(body)) + body + self.wasm[end:]
+            body = leb(len(missing)) + added
+        return self.wasm[:start] + bytes([EXPORTS]) + leb(len(body)) + body + self.wasm[end:]
 
 
 def with_section(wasm: bytes, name: bytes, content: bytes) -> bytes:
     """The module with a custom section added behind it."""
-    body = _leb(len(name)) + name + content
-    return wasm + bytes([CUSTOM]) + _leb(len(body)) + body
+    body = leb(len(name)) + name + content
+    return wasm + bytes([CUSTOM]) + leb(len(body)) + body
 
 
-def _leb(n) -> bytes:
+def leb(n) -> bytes:
+    """LEB128 of a number that is not negative."""
     out = bytearray()
     while n > 0x7F:
         out.append(n & 0x7F | 0x80)
@@ -349,4 +350,4 @@ def _leb(n) -> bytes:
 
 
 def _name(text) -> bytes:
-    return _leb(len(text)) + text.encode()
+    return leb(len(text)) + text.encode()

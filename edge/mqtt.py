@@ -10,7 +10,8 @@ from edge.errors import DeviceError
 CONNECT, SUBSCRIBE, UNSUBSCRIBE, DISCONNECT = 0x10, 0x82, 0xA2, 0xE0
 
 # Property identifiers, MQTT 5.0 section 2.2.2.2.
-SUBSCRIPTION_ID, SESSION_EXPIRY, ASSIGNED_ID, AUTH_METHOD = 11, 17, 18, 21
+RESPONSE_TOPIC, SUBSCRIPTION_ID, SESSION_EXPIRY, ASSIGNED_ID, AUTH_METHOD, AUTH_DATA = 8, 11, 17, 18, 21, 22
+PROBLEM_INFORMATION, WILL_DELAY, RESPONSE_INFORMATION = 23, 24, 25
 RECEIVE_MAXIMUM, TOPIC_ALIAS_MAXIMUM, USER_PROPERTY, PACKET_MAXIMUM = 33, 34, 38, 39
 SUBSCRIPTION_IDS_AVAILABLE, SHARED_AVAILABLE = 41, 42
 
@@ -43,7 +44,7 @@ class Unsupported(DeviceError):
 
 
 class Connect:
-    """A CONNECT packet, section 3.1. will: None or (topic, payload, qos, retain); times in seconds."""
+    """A CONNECT packet, section 3.1. will: None or (topic, payload, qos, retain, delay); times in seconds."""
 
     __slots__ = ("version", "client_id", "clean", "keep_alive_s", "will", "username", "password", "properties")
 
@@ -153,8 +154,7 @@ def read_connect(packet):
         raise Malformed("a password without a user name", "3.1.2.9")
     c.keep_alive_s = r.number(2)
     c.properties = r.properties(_CONNECT_PROPERTIES) if c.version == 5 else {}
-    if c.properties.get(RECEIVE_MAXIMUM) == 0 or c.properties.get(PACKET_MAXIMUM) == 0:
-        raise Malformed("Receive Maximum or Maximum Packet Size is 0", "3.1.2.11", 0x82)
+    _check_values(c.properties)
     c.client_id = r.text()
     c.will = _read_will(r, c.version, qos, bool(flags & 0x20)) if has_will else None
     c.username = r.text() if flags & 0x80 else None
@@ -163,13 +163,22 @@ def read_connect(packet):
     return c
 
 
+def _check_values(properties):
+    """Values that CONNECT's properties may not have, section 3.1.2.11."""
+    if properties.get(RECEIVE_MAXIMUM) == 0 or properties.get(PACKET_MAXIMUM) == 0:
+        raise Malformed("Receive Maximum or Maximum Packet Size is 0", "3.1.2.11", 0x82)
+    if properties.get(PROBLEM_INFORMATION, 0) > 1 or properties.get(RESPONSE_INFORMATION, 0) > 1:
+        raise Malformed("Request Problem or Response Information is neither 0 nor 1", "3.1.2.11", 0x82)
+    if AUTH_DATA in properties and AUTH_METHOD not in properties:
+        raise Malformed("Authentication Data without a method", "3.1.2.11.10", 0x82)
+
+
 def _read_will(r, version, qos, retain):
-    if version == 5:
-        r.properties(_WILL_PROPERTIES)
+    properties = r.properties(_WILL_PROPERTIES) if version == 5 else {}
     topic = r.text()
-    if not topic or "+" in topic or "#" in topic:
-        raise Malformed("the will's topic is empty or holds a wildcard", "4.7", 0x90)
-    return topic, r.binary(), qos, retain
+    if not topic or any("+" in text or "#" in text for text in (topic, properties.get(RESPONSE_TOPIC, ""))):
+        raise Malformed("the will's topic or response topic is empty or holds a wildcard", "4.7", 0x90)
+    return topic, r.binary(), qos, retain, properties.get(WILL_DELAY, 0)
 
 
 def read_subscribe(packet, version):
@@ -183,6 +192,8 @@ def read_subscribe(packet, version):
         name, options = _filter(r), r.number(1)
         if options & 3 == 3 or options & (0xC0 if version == 5 else 0xFC) or options & 0x30 == 0x30:
             raise Malformed("reserved subscription options are set", "3.8.3.1")
+        if options & 4 and name.startswith("$share/"):
+            raise Malformed("No Local on a shared subscription", "3.8.3.1", 0x82)
         filters.append((name, options))
     if not filters:
         raise Malformed("SUBSCRIBE without a topic filter", "3.8.3", 0x82)

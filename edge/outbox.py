@@ -5,19 +5,21 @@ and an outbox is cut back to the last checkpoint and written again by replay aft
 
 While nobody reads, small batches gather in memory and are written as large ones, which take a twentieth of the bytes: until the next checkpoint, or
 GATHER_ROWS, or GATHER_BYTES. All streams' are written together, so that what the log has is always all up to some moment.
+
+What stands here may leave once its cause is durable in the journal, and not before: else a power cut would make something else of the same sequence numbers.
+The owner says so with take_fresh(), after a sync of the journal; `cleared` is how far that is.
 """
 
 import msgpack
 
 from edge.codec import encode_columns
 from edge.ledger import Account
-from edge.records import BATCH, GAP
+from edge.records import BATCH, GAP, between
 from edge.writer import Writer
 
-READ_BYTES = 1 << 20
 STEPS_MAX = 32                       # of the clock that are kept; beyond, the two oldest count as one
 GATHER_ROWS = 4096                   # of all streams
-GATHER_BYTES = 128 << 10             # encoded, as they came
+GATHER_BYTES = 256 << 10             # values and strings, as they came
 SMALL_ROWS = 256                     # a batch of more is written as it is
 BLUR_NS = 10**9                      # rows without an event time of their own share a received time this exact, as in a message
 
@@ -36,21 +38,25 @@ class Outbox:
         self._gathered = {}          # stream number -> Batch of rows that are not in the log yet
         self._rows = self._bytes = 0     # in _gathered
         self._fresh = 0              # rows appended since take_fresh()
+        self.cleared = log.head      # what stands before it may leave
         self.appended = {}           # stream number -> rows appended
         self.evicted = {}            # stream number -> rows evicted before they were acknowledged
         self.names = {}              # stream number -> name
         self._steps = []             # [position, delta_ns]: what stands before it was stored before the clock was set by so much
 
-    def append(self, stream, batch, payload):
-        """A batch's rows, already encoded."""
+    def append(self, stream, batch, payload=None):
+        """A batch's rows; payload: encoded, if they are. Returns them encoded, if they had to be: what gathers need not."""
         if len(batch) > SMALL_ROWS or not self.gathers():
+            payload = payload or encode_columns(batch)
             self.put(stream.number, stream.name, batch.first_sequence, len(batch), payload)
-            return
-        if self._rows + len(batch) > GATHER_ROWS or self._bytes + len(payload) > GATHER_BYTES or not self._joins(stream, batch):
+            return payload
+        size = batch.size_bytes
+        if self._rows + len(batch) > GATHER_ROWS or self._bytes + size > GATHER_BYTES or not self._joins(stream, batch):
             self.write()
         self._gather(stream.number, batch)
-        self._bytes += len(payload)
+        self._bytes += size
         self._count(stream.number, stream.name, len(batch))
+        return payload
 
     def put(self, number, name, first, count, payload):
         """Rows of the stream `name` under this number, from sequence `first` on."""
@@ -87,6 +93,8 @@ class Outbox:
         gathered, self._gathered, self._rows, self._bytes = self._gathered, {}, 0, 0
         for number, batch in gathered.items():
             self._append(number, batch.first_sequence, len(batch), encode_columns(batch))
+        if not self._fresh:
+            self.cleared = self.writer.head
 
     def adopt(self, name, record):
         """Account for a record of the stream `name` that was found without a checkpoint."""
@@ -105,8 +113,9 @@ class Outbox:
         """Go back to a state(): forget the records since, but for the gaps of rows that stood there then and are gone. sequences: of the next row,
         by stream number. Raises DiskError."""
         head = state["head"]
-        gaps = [r for r in _since(self.log, head) if r.kind == GAP and r.payload]
+        gaps = [r for r in between(self.log, head) if r.kind == GAP and r.payload]
         self.log.truncate(head)
+        self.cleared = head
         self.load(state)
         for gap in gaps:
             count = min(gap.count, sequences.get(gap.stream, 0) - gap.first)
@@ -127,7 +136,8 @@ class Outbox:
         return sum(delta_ns for at, delta_ns in self._steps if position < at)
 
     def take_fresh(self) -> int:
-        """Rows appended since the last call."""
+        """Rows appended since the last call. All that is here may leave from now on."""
+        self.cleared = self.writer.head
         fresh, self._fresh = self._fresh, 0
         return fresh
 
@@ -163,9 +173,3 @@ class Outbox:
     def load(self, state):
         self.appended, self.evicted, self.names = dict(state["appended"]), dict(state["evicted"]), dict(state["names"])
         self._steps = [list(step) for step in state.get("steps", [])]
-
-
-def _since(log, position):
-    while position < log.head and (records := log.read(position, READ_BYTES)):
-        yield from records
-        position = records[-1].position + 1

@@ -3,7 +3,6 @@
 Read from the module's memory (rules/ABI.md, Plan): nothing in it is believed unchecked.
 """
 
-import difflib
 import struct
 
 from edge.errors import RuleError
@@ -119,6 +118,8 @@ class Plan:
                 return ABSENT
             if name == "$key":
                 raise RuleError(f"rule {rule}: it works by key and stream {schema.stream} has none: give the stream a key", rule=rule)
+            import difflib                       # seldom needed
+
             near = difflib.get_close_matches(name, names, 1)
             raise RuleError(f"rule {rule}: stream {schema.stream} has no field {name!r}" + (f"; did you mean {near[0]}?" if near else "")
                             + f" (it has {_list(schema)})", rule=rule)

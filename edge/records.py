@@ -39,3 +39,13 @@ def letter(reason, received_ns, *, topic=None, payload=None, rule=None, module=N
 def read_letter(payload) -> dict:
     """The dead letter of a record. Raises ValueError (msgpack's) when it is none."""
     return msgpack.unpackb(payload)
+
+
+def between(log, start, stop=None):
+    """A log's records of positions start to stop (None: its head), one by one; what cannot be read is passed over. Raises DiskError."""
+    while start < (log.head if stop is None else stop) and (found := log.read(start)):
+        for record in found:
+            if stop is not None and record.position >= stop:
+                return
+            yield record
+        start = found[-1].position + 1

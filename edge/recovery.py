@@ -19,11 +19,10 @@ from edge.backlog import CALL, Backlog, items
 from edge.codec import decode_columns
 from edge.errors import DiskError, RuleError
 from edge.fates import recount, settle
-from edge.records import BATCH, DEAD, GAP, SCHEMA, letter, read_letter
+from edge.records import BATCH, DEAD, GAP, SCHEMA, between, letter, read_letter
 from edge.schema import Schema
 
 META_VERSION = 2                     # 2: what runs (deployments), and rows that are owed to the outboxes
-READ_BYTES = 4 << 20
 FAILED_MAX = 20                      # records that are told of
 
 
@@ -111,7 +110,7 @@ def restore(pipeline, loaded, behind=False) -> tuple[Recovered, dict]:
         _count_letters(pipeline, meta["dead"])
         recount(pipeline, retried)
     elif any(log.head for log in (pipeline.journal.log, *(outbox.log for outbox in pipeline.outboxes))):
-        position = _without_checkpoint(pipeline, recovered)
+        position, schemas = _without_checkpoint(pipeline, recovered)
     pipeline.pay()
     _replay(pipeline, position, schemas, recovered)
     recovered.received_ns = pipeline.received_ns
@@ -196,7 +195,7 @@ def _bury_deferred(pipeline, stage, images):
 def _count_letters(pipeline, since):
     """Dead letters of events written after the checkpoint; those of rules are counted when replay skips the call."""
     by_number = {s.number: s for s in pipeline.inputs}
-    for record in _records(pipeline.dead.log, since):
+    for record in between(pipeline.dead.log, since):
         if record.kind != DEAD or "rule" in read_letter(record.payload):
             continue
         stream = by_number.get(record.stream)
@@ -208,13 +207,13 @@ def _count_letters(pipeline, since):
 
 
 def _without_checkpoint(pipeline, recovered):
-    """Sequences from what the logs hold, and the journal position to play from."""
+    """Sequences from what the logs hold; the journal position to play from, and what its stream numbers mean there."""
     by_name = {s.name: s for s in pipeline.streams}
     ends = {}                            # stream's name -> sequence after the last that stands in an outbox
     shown_ns = 0
     for outbox in pipeline.outboxes:
         schemas = {}
-        for record in _records(outbox.log, outbox.log.tail):
+        for record in between(outbox.log, outbox.log.tail):
             if record.kind == SCHEMA:
                 schemas[record.stream] = Schema.from_dict(msgpack.unpackb(record.payload))
             elif record.kind in (BATCH, GAP) and record.stream in schemas:
@@ -230,7 +229,7 @@ def _without_checkpoint(pipeline, recovered):
             pipeline.absent["streams"][name] = {"next": end, "since": end, "arrived": 0, "rejected": 0, "damaged": 0, "jump": True}
     inputs = {s.name: s for s in (*pipeline.inputs, *pipeline.own)}
     schemas, position = {}, pipeline.journal.log.head
-    for record in _records(pipeline.journal.log, pipeline.journal.log.tail):
+    for record in between(pipeline.journal.log, pipeline.journal.log.tail):
         if record.kind == SCHEMA:
             schemas[record.stream] = Schema.from_dict(msgpack.unpackb(record.payload))
         elif record.kind == BATCH and record.stream in schemas and schemas[record.stream].stream in inputs:
@@ -248,7 +247,7 @@ def _without_checkpoint(pipeline, recovered):
     pipeline.jump([stage.partial for stage in pipeline.stages])
     recovered.fresh = tuple(stage.name for stage in pipeline.stages)
     recovered.lost = True
-    return position
+    return position, schemas
 
 
 def _replay(pipeline, position, schemas, recovered):
@@ -257,13 +256,13 @@ def _replay(pipeline, position, schemas, recovered):
     recovered.lost |= journal.damaged_since(position) > 0
     if recovered.lost:
         pipeline.jump(outputs)
-    pipeline.learn_skips(_records(journal, position))
+    pipeline.learn_skips(between(journal, position))
     while pipeline.deferred:
         try:
             pipeline.replay_deferred()
         except Exception as error:               # as below
             recovered.failed = (*recovered.failed[:FAILED_MAX - 1], (position, repr(error)))
-    for record in _records(journal, position):
+    for record in between(journal, position):
         recovered.replayed += 1
         if record.kind == SCHEMA:
             schemas[record.stream] = Schema.from_dict(msgpack.unpackb(record.payload))
@@ -275,13 +274,3 @@ def _replay(pipeline, position, schemas, recovered):
     pipeline.learn_skips(())
     if recovered.lost:
         pipeline.jump([s for s in (*pipeline.inputs, *pipeline.own) if s.next_sequence])
-
-
-def _records(log, position):
-    """All records of a log from a position on."""
-    while position < log.head:
-        records = log.read(position, READ_BYTES)
-        if not records:
-            return
-        yield from records
-        position = records[-1].position + 1

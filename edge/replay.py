@@ -67,7 +67,7 @@ class Player(Flow):
         except DiskError:
             self.missing += record.count
 
-    def _trapped(self, stage, batch, error):
+    def _trapped(self, stage, number, batch, error):
         self.trapped += 1
         if len(self.traps) < self.TRAPS_MAX:
             self.traps.append((self.position, stage.name, str(error)))
@@ -77,8 +77,12 @@ class _Tap:
     """Stands in for an outbox: passes on what would be appended."""
 
     def __init__(self, said):
-        self.append = said
+        self._said = said
         self.writer = self._Nowhere()
+
+    def append(self, stream, batch, payload=None):
+        """As Outbox.append."""
+        self._said(stream, batch, payload or encode_columns(batch))
 
     class _Nowhere:
         def append(self, *record):

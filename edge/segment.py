@@ -184,7 +184,7 @@ def read_at(disk, fd, size, offset) -> bytes:
 
 
 def walk(disk, fd, scan, stop, window_bytes=WINDOW_BYTES):
-    """Feed a Scan from a file up to offset `stop`, yielding after each window with what was found in scan.records."""
+    """Feed a Scan from a file up to offset `stop`, yielding after each window with what was found in scan.records. window_bytes: HEADER_BYTES at least."""
     while scan.offset < stop:
         size = min(max(window_bytes, scan.needed), stop - scan.offset)
         window = read_at(disk, fd, size, scan.offset)
@@ -192,12 +192,9 @@ def walk(disk, fd, scan, stop, window_bytes=WINDOW_BYTES):
         if len(window) < size:
             stop = scan.offset + len(window)
             left = len(window)
-        before = scan.offset
         scan.feed(window, left)
         yield scan
         scan.records.clear()
-        if scan.offset == before and not scan.needed:
-            return
 
 
 def survey(disk, fd, segment, file_size) -> int:

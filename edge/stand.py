@@ -21,7 +21,7 @@ from edge.log import Log
 from edge.memory import Memory
 from edge.outbox import Outbox
 from edge.pipeline import Pipeline
-from edge.records import BATCH, DEAD, read_letter
+from edge.records import BATCH, DEAD, between, read_letter
 from edge.recovery import capture, restore
 from edge.rule import Rule
 from edge.spelling import moment
@@ -130,12 +130,12 @@ class Stand:
     def taken(self) -> list:
         """What came out since the last call: ("OUT" | "LATE", row, its fields), ("DEAD" | "TRAP", why, None), in the order of the engine."""
         found = []
-        for record in self._records(self._outbox.log, self._read):
+        for record in between(self._outbox.log, self._read):
             self._read = record.position + 1
             if record.kind == BATCH:
                 word, schema = self._words[record.stream]
                 found += [(word, row, schema.fields) for row in decode_columns(record.payload, schema).rows()]
-        for record in self._records(self.pipeline.dead.log, self._buried):
+        for record in between(self.pipeline.dead.log, self._buried):
             self._buried = record.position + 1
             if record.kind == DEAD:
                 letter = read_letter(record.payload)
@@ -154,12 +154,6 @@ class Stand:
         batch = Batch(self._contract.schema, len(self._intake))
         self._decoder.decode(self._intake, 0, batch, [])
         return batch.times() if self._contract.time else []
-
-    @staticmethod
-    def _records(log, position):
-        while position < log.head and (records := log.read(position)):
-            yield from records
-            position = records[-1].position + 1
 
     # --- the clock
 

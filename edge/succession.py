@@ -29,6 +29,7 @@ class Succession:
         self.owed = []
         self.notes = []
         self._fresh = []             # streams whose meaning is new
+        self._closed = []            # (partial stream, batch) of what was open
         self._jumping = []           # streams that come back over a replay: see recovery._bridge
 
     # --- what changes
@@ -90,6 +91,7 @@ class Succession:
             if names:
                 self.owed.append([names, stream.number, stream.name, at, len(batch), encode_columns(batch)])
             at += len(batch)
+            self._closed.append((stream, batch))
         self._next[stream] = at
 
     # --- the change
@@ -118,6 +120,12 @@ class Succession:
             self._pipeline.announce(stream)
         self._pipeline.leave_out_unsent(self._pipeline.streams)
         self._pipeline.jump(self._jumping)   # unmade, they jump by the same the next time
+
+    def show(self):
+        """Let whoever watches a partial stream see what went out on it; once the change is committed."""
+        for stream, batch in self._closed:
+            if stream.tap is not None:
+                stream.tap(batch)
 
     # --- inside
 

@@ -3,7 +3,6 @@
 A problem is (place such as "lanes.alerts.age", what is wrong and what to do). A struct's DOCS says of each field what it means, for those that are missing.
 """
 
-import difflib
 import re
 from types import NoneType, UnionType
 from typing import get_args, get_origin
@@ -37,6 +36,8 @@ def at(place, name):
 
 def near(name, known):
     """What an unknown name may be meant to be, to end a message with."""
+    import difflib                       # seldom needed
+
     close = difflib.get_close_matches(name, known, 1, 0.6)
     return f"; did you mean {close[0]}?" if close else f"; known are {', '.join(known)}"
 

@@ -32,12 +32,14 @@ class Said(Struct):
 
 
 class Mismatch(Struct):
-    """A group of steps, and what they should put out and did, spelled alike. steps: (number, text). given: line number -> text, as in the samples."""
+    """A group of steps, and what they should put out and did, spelled alike. steps: (number, text). given: line number -> text, as in the samples.
+    said: what they did, step by step: rows ignored are not added up over steps."""
 
     steps: list
     expected: list[Said]
     actual: list[Said]
     given: dict
+    said: list[Said]
 
 
 class Result(Struct):
@@ -174,7 +176,7 @@ def _compare(group, expected, actual):
         return None
     steps = [(s.number, s.text) for s in group.steps]
     wanted = [Said(s.word, text.partition(" ")[2], s.line) for s, text in zip(ordered[0], texts[0])]
-    return Mismatch(steps, wanted, ordered[1], {e.number: e.text for e in group.expected})
+    return Mismatch(steps, wanted, ordered[1], {e.number: e.text for e in group.expected}, actual)
 
 
 def _ordered(said):
@@ -271,6 +273,6 @@ def updated(samples, report) -> str:
         elif not result.error:
             for mismatch in result.mismatches:
                 drop |= {s.line for s in mismatch.expected}
-                for said in mismatch.actual:
+                for said in sorted(mismatch.said, key=lambda s: (s.line, ORDER.index(s.word))):
                     add.setdefault(said.line, []).append(said.text)
     return samples.text(drop, add)

@@ -13,7 +13,7 @@ import msgpack
 from edge.codec import decode_columns
 from edge.errors import DiskError
 from edge.flow import Flow
-from edge.records import BATCH, CLOCK, TICK
+from edge.records import BATCH, CLOCK, TICK, between
 from edge.stage import Stage, Stream
 
 LOOK_RECORDS = 64                    # at a time, backwards
@@ -104,7 +104,7 @@ class Warmup(Flow):
         """A few records further back, until they span the horizon by the receive clock, whose steps do not count."""
         stop, start = self._start, max(self._log.tail, self._start - LOOK_RECORDS)
         at_ns, before, after = None, 0, 0
-        for record in self._between(start, stop):
+        for record in between(self._log, start, stop):
             if record.kind == CLOCK:
                 delta = msgpack.unpackb(record.payload)[0]
                 before, after = (before + delta, after) if at_ns is None else (before, after + delta)
@@ -127,17 +127,6 @@ class Warmup(Flow):
             except DiskError:
                 pass
         return None
-
-    def _between(self, start, stop):
-        while start < stop:
-            records = self._log.read(start, READ_BYTES)
-            for record in records:
-                if record.position >= stop:
-                    return
-                yield record
-            if not records:
-                return
-            start = records[-1].position + 1
 
     # --- playing
 

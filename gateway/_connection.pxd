@@ -23,6 +23,7 @@ cdef class Connection:
     cdef uint32_t size_next          # bytes of the packet that begins at `start`, when take() left it to the caller
     cdef readonly int fault
     cdef readonly bint more          # TLS may hold bytes that epoll does not see
+    cdef readonly bint whole         # the last receive() took all that it may: more waits, perhaps
     cdef readonly uint64_t bytes_received
     cdef bint resize(self, uint64_t capacity) noexcept nogil
     cdef ssize_t read(self, uint8_t *p, size_t n) except -2

@@ -137,6 +137,7 @@ cdef class Connection:
             if left:
                 memcpy(self.pool.scratch, self.held + self.start, left)
             got = self.read(self.pool.scratch + left, size_max)
+            self.whole = got == size_max
             if got <= 0:
                 return CLOSED if got == 0 else MORE
             self.bytes_received += got
@@ -154,6 +155,7 @@ cdef class Connection:
                 self.fault = FAULT_MEMORY
                 return FAULT
         got = self.read(self.held + self.end, min(size_max, self.capacity - self.end))
+        self.whole = got == size_max
         if got <= 0:
             return CLOSED if got == 0 else MORE
         self.bytes_received += got
@@ -246,7 +248,6 @@ cdef class Connection:
         return run.end - run.start
 
     def close(self):
-        """Close the socket and free the buffers. Events already taken stay in the intake."""
+        """Free the buffers; the socket is the owner's to close. Events already taken stay in the intake."""
         self.resize(0)
         self.fd = -1
-        self.sock.close()

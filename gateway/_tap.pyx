@@ -177,6 +177,11 @@ cdef class Tap:
     # acknowledging
 
     @property
+    def owes(self):
+        """Whether what was received is to be acknowledged when it is durable."""
+        return self.flow.acks.end > 0
+
+    @property
     def waiting(self):
         """Bytes of acknowledgements that the socket has not taken yet."""
         return self.flow.answers.end - self.flow.answers.start

@@ -15,6 +15,7 @@ import secrets
 from collections import namedtuple
 
 from edge.errors import ConfigError
+from gateway.upkeep import stamp
 
 ROLES = ("read", "write")
 FILE_BYTES_MAX = 64 << 10
@@ -29,7 +30,7 @@ class Access:
 
     def __init__(self, path, note=lambda message: None):
         self._path, self._note = path, note
-        self._guests, self._stamp = read(path), _stamp(path)
+        self._stamp, self._guests = stamp(path), read(path)         # in this order: what changes between the two is read again
 
     def guest(self, token=None, common_name=None):
         """Who shows this token or this certificate, as a Guest, or None."""
@@ -45,10 +46,10 @@ class Access:
         return found
 
     def _refresh(self):
-        stamp = _stamp(self._path)
-        if stamp == self._stamp:
+        found = stamp(self._path)
+        if found == self._stamp:
             return
-        self._stamp = stamp
+        self._stamp = found
         try:
             self._guests = read(self._path)
         except ConfigError as error:
@@ -102,11 +103,3 @@ def _add(path, who, role, *hashed):
             file.write(" ".join((who, role, *hashed)) + "\n")
     except OSError as error:
         raise ConfigError(f"{path}: cannot be written: {error.strerror}") from None
-
-
-def _stamp(path):
-    try:
-        found = os.stat(path)
-    except OSError:
-        return None
-    return found.st_ino, found.st_size, found.st_mtime_ns

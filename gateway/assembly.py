@@ -58,7 +58,7 @@ class Parts:
         self.listener = links.listener(self.config, self.reactor, self.intake, self.log)
         self.broker = links.broker(self.config, self.reactor, self.intake, self.log)
         self.sources = [source for source in (self.listener, self.broker) if source is not None]
-        self.upstream = links.upstream(self.config, self.reactor, [lane for _, lane in self.core.lanes], self.log, handle)
+        self.upstream = links.upstream(self.config, self.reactor, [lane for _, lane in self.core.lanes], self.log, handle, self.intake)
         self._upkeep = Upkeep(self.reactor, links.followed(self.config, self.listener, self.broker, self.upstream, self.log))
         if self.upstream is not None:
             self.upstream.start()

@@ -6,15 +6,18 @@
 Each is a Job: it is followed here until its swap is done, and what became of it stands in the audit log and in the rule's chronicle.
 """
 
+from contextlib import contextmanager
+
 import msgspec
 
 from edge.deployment import Deployment
 from edge.errors import DiskError, RuleError, TidegateError
 from gateway import signing
-from gateway.examine import changed
+from gateway.examine import changed, comes_after
 from gateway.requests import Unknown, fault_of
 
 FOLLOW_S = 0.02
+ONCE_LINES = 256                     # of the audit log, in which a request that comes again after a restart is looked for
 SHADOW = "@shadow"
 
 
@@ -29,6 +32,19 @@ class Changes:
         protected = self._core.store.protected
         self._core.store.protected = lambda: {*protected(), *self._pending.values()}
         self._core.on_event = self.event
+        self._recorded = {line["once"] for line in audit.newest(ONCE_LINES) if isinstance(line.get("once"), str)}
+        self._once = {}
+
+    @contextmanager
+    def once(self, name):
+        """What is changed meanwhile is recorded under this name (None: under none). Raises TidegateError when a start before this one did."""
+        if name is not None and str(name) in self._recorded:
+            raise TidegateError(f"request {str(name)[:80]!r} was recorded before the gateway started again: `tidegate rule audit` tells what became of it")
+        self._once = {} if name is None else {"once": str(name)}
+        try:
+            yield
+        finally:
+            self._once = {}
 
     def deployment(self, rule) -> Deployment:
         """What runs under a name. Raises TidegateError."""
@@ -101,6 +117,7 @@ class Changes:
         plan, module = report["plan"], report["module"]
         if not asked.force:
             self._core.store.check(job.version, module["digest"])
+            comes_after(module["name"], module["version"], module["digest"], self._running().get(job.rule))      # another may have come meanwhile
         self._pending[job.number] = module["digest"]
         more = {"signed_by": report["signed_by"], "params": plan["params"], "policy": "shadow" if asked.shadow else asked.policy,
                 **({"forced": True} if asked.force else {})}
@@ -159,7 +176,7 @@ class Changes:
             return self._change("unshadow", rule, who, lambda: self._core.unshadow(rule, who=who))
         version = self._core.store.resolve(text)
         facts = {"version": version.label, "digest": version.digest}
-        self._audit.append(who, "remove", **facts)
+        self._audit.append(who, "remove", **facts, **self._once)
         try:
             self._core.store.remove(version.digest)
         except TidegateError as error:
@@ -172,9 +189,9 @@ class Changes:
         job = self._jobs.begin(what, rule, who)
         facts = {"rule": rule, **details}
         try:
-            self._audit.append(who, what, **facts)
-        except DiskError as error:
-            job.fail(str(error), "disk")
+            self._audit.append(who, what, **facts, **self._once)
+        except Exception as error:
+            job.fail(str(error), fault_of(error))
             raise
         self._chronicle.note(rule, what, ", ".join(f"{name} {value}" for name, value in details.items()), who)
         self._attempt(job, lambda: self._swap(job, act()), {"rule": rule})

@@ -3,8 +3,6 @@
 Exit status: 0 done, 1 the answer is no (a ledger that does not balance, a check that found problems), 2 it could not be done.
 """
 
-import argparse
-import difflib
 import importlib
 import os
 import sys
@@ -13,6 +11,8 @@ from edge.errors import TidegateError
 
 COMMANDS = {
     "run": "run the gateway",
+    "init": "ask what a gateway needs to know, and write its configuration",
+    "discover": "listen to live traffic, and propose streams for it",
     "check": "print every problem of a configuration",
     "demo": "show it: simulated devices, rules, upstream, ledger",
     "status": "what the running gateway does",
@@ -20,6 +20,7 @@ COMMANDS = {
     "ledger": "in = out + held back, by stream, rule and lane",
     "receive": "be the upstream end",
     "api": "serve the HTTP management API of the running gateway",
+    "otlp": "send metrics and traces of the running gateway to an OpenTelemetry collector",
     "rule": "write, test, upload and watch rules",
     "tail": "a stream's or rule's events, live",
     "passwd": "let a device's user into the listener's password file, or out of it",
@@ -75,14 +76,14 @@ def _dispatch(program, commands, place, argv):
         return 0 if argv else 2
     name = {"--version": "version", "-V": "version"}.get(argv[0], argv[0])
     if name not in commands:
+        import difflib
+
         near = difflib.get_close_matches(name, commands, 1)
         print(f"{program}: there is no command {name!r}" + (f"; did you mean {near[0]}?" if near else f"; known are {', '.join(commands)}"), file=sys.stderr)
         return 2
     command = importlib.import_module(place(name))
-    parser = argparse.ArgumentParser(prog=f"{program} {name}", description=commands[name])
-    command.add_arguments(parser)
     try:
-        return command.run(parser.parse_args(argv[1:])) or 0
+        return command.run(_arguments(command, f"{program} {name}", commands[name], argv[1:])) or 0
     except TidegateError as error:
         for line in str(error).splitlines():
             print(f"tidegate: {line}", file=sys.stderr)
@@ -92,6 +93,18 @@ def _dispatch(program, commands, place, argv):
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+
+
+def _arguments(command, program, summary, argv):
+    """What a command is given; the plain form of a command that reads that by itself takes no argparse, which is a megabyte."""
+    plain = getattr(command, "plain", None)
+    if plain is not None and (arguments := plain(argv)) is not None:
+        return arguments
+    import argparse
+
+    parser = argparse.ArgumentParser(prog=program, description=summary)
+    command.add_arguments(parser)
+    return parser.parse_args(argv)
 
 
 def _usage(program, commands):

@@ -207,6 +207,7 @@ class Core:
         policy = Policy(encoding=lane.encoding, topic=lane.topic, size_bytes_max=lane.message_max, age_ms=lane.age // 10**6, priority=lane.priority,
                         rate_bytes_s=lane.rate_max or 0)
         return Lane(name, outbox.log, self.meanings, policy, gateway=self.config.gateway.name, epoch=self.identity.epoch, set_since=outbox.set_since,
+                    cleared=lambda: outbox.cleared,
                     dead=lambda stream, first, count, reason: self.log.error("lane", f"{name}: {count} rows cannot be sent: {reason}"))
 
     @property
@@ -293,7 +294,7 @@ class Core:
             deployment = replace(deployment, limits=Limits(*map(int, (most.time, most.memory, most.output))).allow(deployment.limits, deployment.rule))
 
         def aim(now):
-            previous = None if now is None else now.previous if now.version == deployment.version else now.version
+            previous = None if now is None else now.previous if now.version == deployment.version else now.kept
             return replace(deployment, previous=previous, configured=self._fingerprint(deployment.rule, now))
 
         return self.swaps.ask(Swap(deployment.rule, aim, policy=policy, horizon_ns=horizon_ns, who=who))
@@ -379,6 +380,7 @@ class Core:
                 self.settle()
             raise
         self.pipeline.pay()
+        change.show()
         self.refused.pop(rule, None)
 
     def settle(self):

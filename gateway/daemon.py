@@ -15,7 +15,7 @@ from gateway.control import Control
 from gateway.gathering import Gathering
 from gateway.machine import Machine
 from gateway.notify import Notifier
-from gateway.status import ledger, metrics_text, status
+from gateway.status import ledger, measures, metrics_text, status
 
 TICK_S = 1.0
 RETRY_S = 0.25                           # between two tries of a disk that refuses
@@ -41,7 +41,7 @@ class Daemon:
         self._granted_s = self.started = self.reactor.monotonic()
         self.intake = self.parts.intake
         self.clock = self.parts.clock
-        self.control = self.metrics = self.manager = self.letters = None
+        self.control = self.metrics = self.manager = self.letters = self.traces = None
         self.blocked = ""                # why nothing is taken in
         self._gathering = Gathering(config.journal.durability.seconds)
         self._wait_s = IDLE_S            # until what has gathered is due
@@ -70,7 +70,8 @@ class Daemon:
         parts = self.parts
         self.control = Control(self.reactor, self.config.gateway.data, {
             "status": lambda request: status(self), "ledger": lambda request: ledger(self), "metrics": lambda request: metrics_text(self),
-            "manage": lambda request: self.manage(request.get("request"), request["who"]), "letters": self._letters})
+            "measures": lambda request: {"gateway": self.config.gateway.name, "epoch": self.pipeline.epoch, "up_s": self.reactor.monotonic() - self.started, "measures": list(measures(self))},
+            "manage": lambda request: self.manage(request.get("request"), request["who"]), "letters": self._letters, "traces": self._read_traces})
         if self.config.metrics is not None:
             from gateway.metrics import Metrics
 
@@ -110,6 +111,18 @@ class Daemon:
 
             self.letters = Letters(self)
         return self.letters.handle(request)
+
+    def note(self, step, about=None):
+        """Told of each step of a turn; until somebody asks for traces there is nothing to be done about it."""
+
+    def _read_traces(self, request):
+        """See gateway/traces.py. Raises TidegateError."""
+        if self.traces is None:
+            from gateway.traces import Traces
+
+            self.traces = Traces(lambda: self.core.lanes, self.reactor, self._machine.wall_ns)
+            self.note = self.traces.note
+        return self.traces.read(request)
 
     def take(self, stored):
         """What the journal was given beside the intake: it goes on as events do. False: the disk refuses; it goes on when that takes it."""
@@ -170,23 +183,28 @@ class Daemon:
             return self._block(str(error))
 
     def _store(self):
+        self.note("arrived", self._gathering.since)
         self._stored += self.pipeline.store(self.intake, self.now_ns(), self.clock.quality)
         self.intake.closed = True
         self._gathering.stored()
+        self.note("journaled")
 
     def _commit(self):
         """Make durable what was stored, and only then acknowledge it, run the rules on it and send."""
         if not self._tried(self.pipeline.sync):
             return
         self._block("")
+        self.note("synced")
         if self.intake.closed:               # else it holds events that came after what is made durable here
             for source in self.parts.sources:
                 source.acknowledge()
             self.intake.clear()
             if self.intake.topics.nearly_full:
                 self.intake.topics.clear()
+        self.note("acknowledged")
         stored, self._stored = self._stored, []
         self.pipeline.run(stored)
+        self.note("ruled", stored)
         self.intake.closed = False
         self._forward()
 
@@ -225,8 +243,8 @@ class Daemon:
                 self.log.error("disk", str(error))
                 return                   # it goes with a later turn's
         for outbox, lane in self.core.lanes:
-            rows = outbox.take_fresh()
-            if rows:
+            before, rows = outbox.cleared, outbox.take_fresh()
+            if rows or outbox.cleared != before:
                 lane.wake(rows)
         self._checkpoint_due |= self.core.urgent
 

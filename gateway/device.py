@@ -3,7 +3,7 @@
     handshake (TLS) -> greeting (the first packet must be CONNECT) -> waiting (while a password is checked; not read) -> open -> closed
 
 PUBLISH, PUBREL and PINGREQ are dealt with in bulk by edge/_mqtt; what comes here is CONNECT, SUBSCRIBE, UNSUBSCRIBE and
-DISCONNECT. Reading pauses while the device is over its rate or does not read its acknowledgements: its TCP window fills,
+DISCONNECT. Reading pauses while the device is over its rate, rests from a flood or does not read its acknowledgements: its TCP window fills,
 and the device waits. Nothing is dropped.
 """
 
@@ -13,6 +13,7 @@ from gateway import secure as ssl
 from edge import mqtt
 from edge._mqtt import Flow
 from gateway._connection import CLOSED, FAULT, FULL, MORE, OTHER, Connection
+from gateway.floods import BURST
 
 GREETING_BYTES_MAX = 8192            # CONNECT with its will: all the memory that a client without CONNECT can take
 GREETING_S = 10.0
@@ -27,7 +28,7 @@ class Device:
 
     __slots__ = ("listener", "sock", "fd", "peer", "flow", "connection", "state", "version", "client_id", "will", "keep_alive_s",
                  "heard_at", "tokens", "tokens_at", "paused", "stalled_at", "session_expiry_s", "packet_bytes_max", "_watching", "_counted",
-                 "_received", "_connecting", "_denied", "user", "secret")
+                 "_received", "_connecting", "_denied", "_unasked", "user", "secret")
 
     def __init__(self, listener, sock, peer):
         self.listener, self.sock, self.peer = listener, sock, peer
@@ -40,12 +41,12 @@ class Device:
         self.will = None
         self.keep_alive_s = GREETING_S
         self.heard_at = self.tokens_at = listener.reactor.now
-        self.tokens = listener.rate_per_client or 0.0
+        self.tokens = listener.rate_per_client or BURST    # of the token bucket, here or in gateway/floods.py
         self.paused = False
         self.stalled_at = None       # since when acknowledgements cannot be sent
         self.session_expiry_s = 0
         self.packet_bytes_max = 1 << 28
-        self._counted = self._received = self._denied = 0
+        self._counted = self._received = self._denied = self._unasked = 0
         self._connecting = None      # the CONNECT that is checked, and properties of its answer
         self.user = self.secret = None       # as whom it came in (gateway/doorman.py), and by which hash
         self._watching = None
@@ -107,13 +108,17 @@ class Device:
             self.read()
 
     def _receive(self):
-        self._go_on(self.connection.receive(self.listener.read_bytes_max))
+        self._go_on(self.connection.receive(self._read_bytes()))
 
     def _resume(self):
         status = self.connection.resume()
         if status == MORE and self.connection.more:
-            status = self.connection.receive(self.listener.read_bytes_max)
+            status = self.connection.receive(self._read_bytes())
         self._go_on(status)
+
+    def _read_bytes(self):
+        floods = self.listener.floods
+        return self.listener.read_bytes_max if floods is None else floods.read_bytes(self)
 
     def _acknowledge(self):
         self.connection.acknowledge()
@@ -139,6 +144,8 @@ class Device:
         if self.state == "open" and self._received != self.connection.bytes_received:
             self._received = self.connection.bytes_received
             self.heard_at = self.listener.reactor.now
+            if self.listener.floods is not None:
+                self._weigh()
         if self.connection.owes:
             self.listener.owing.add(self)
         self._pay(denied)
@@ -191,7 +198,12 @@ class Device:
         self.tokens_at = now
         if self.tokens < 0 and not self.paused:
             self.paused = True
-            self.listener.reactor.later(-self.tokens / rate, self._unpause)
+            self.listener.reactor.later(-self.tokens / rate, self.unpause)
+
+    def _weigh(self):
+        """Whether it floods."""
+        unasked, self._unasked = self.flow.unasked - self._unasked, self.flow.unasked
+        self.listener.floods.weigh(self, unasked, self.connection.whole)
 
     def _tell_denied(self):
         """Events refused since the last look."""
@@ -201,7 +213,8 @@ class Device:
             self.listener.deny(self, fresh, self.flow.last_denied)
         return fresh
 
-    def _unpause(self):
+    def unpause(self):
+        """It has paid, or rested: read it again."""
         if self.state != "closed":
             self.paused = False
             self.heard_at = self.listener.reactor.now
@@ -231,7 +244,9 @@ class Device:
             self._send(mqtt.unsuback(self.version, packet_id, [0x11] * len(filters)))      # no subscription existed
         elif kind == 0xE0:
             reason, expiry_s = mqtt.read_disconnect(packet, self.version)
-            if expiry_s is not None and self.session_expiry_s:
+            if expiry_s and not self.session_expiry_s:
+                raise mqtt.Malformed("DISCONNECT with a Session Expiry Interval, and CONNECT had none", "3.14.2.2.2", 0x82)
+            if expiry_s is not None:
                 self.session_expiry_s = expiry_s
             if reason == 0:
                 self.will = None
@@ -287,15 +302,17 @@ class Device:
         if self.listener.held_by_other(self):
             self._turn_away("another user is connected with its client id", 0x85, 2)
             return
+        properties = None
+        if self.version == 5:
+            properties = {mqtt.RECEIVE_MAXIMUM: self.listener.receive_maximum, mqtt.PACKET_MAXIMUM: self.listener.packet_bytes_max,
+                          mqtt.TOPIC_ALIAS_MAXIMUM: 0, mqtt.SHARED_AVAILABLE: 0, **assigned}
+            self.packet_bytes_max = connect.properties.get(mqtt.PACKET_MAXIMUM, self.packet_bytes_max)
+            self._check_size(mqtt.connack(5, 0, False, properties))
         session_present = self.listener.admit(self, connect)
         if session_present is None:
             self._refuse(mqtt.connack(self.version, 0x97 if self.version == 5 else 0x03), "connections_max devices are connected")
             return
         self._open(connect)
-        properties = None
-        if self.version == 5:
-            properties = {mqtt.RECEIVE_MAXIMUM: self.listener.receive_maximum, mqtt.PACKET_MAXIMUM: self.listener.packet_bytes_max,
-                          mqtt.TOPIC_ALIAS_MAXIMUM: 0, mqtt.SHARED_AVAILABLE: 0, **assigned}
         self._send(mqtt.connack(self.version, 0, session_present, properties))
 
     def _open(self, connect):
@@ -303,7 +320,6 @@ class Device:
         self.heard_at = self.listener.reactor.now
         self.will = connect.will
         self.keep_alive_s = connect.keep_alive_s * self.listener.keep_alive_grace
-        self.packet_bytes_max = connect.properties.get(mqtt.PACKET_MAXIMUM, self.packet_bytes_max)
         if self.version == 5:
             self.session_expiry_s = connect.properties.get(mqtt.SESSION_EXPIRY, 0)
         else:
@@ -336,7 +352,12 @@ class Device:
                 self._send(status)
 
     def _send(self, packet):
+        self._check_size(packet)
         self.flow.answers.extend(packet)
+
+    def _check_size(self, packet):
+        if len(packet) > self.packet_bytes_max:
+            raise mqtt.Malformed("its Maximum Packet Size is below what it has to be told", "3.1.2.11.4", 0x95)
 
     def close(self, words, reason=None):
         """End the connection, with DISCONNECT if the client speaks MQTT 5. Its will, if still there, is published."""
@@ -345,13 +366,18 @@ class Device:
         was_open = self.state == "open"
         self.state = "closed"
         self.count()
+        told = False
         try:
             if was_open and reason is not None and self.version == 5:
-                self._send(mqtt.disconnect(reason))
+                self.flow.answers.extend(mqtt.disconnect(reason))
             if self.connection.waiting:
-                self.connection.flush()
+                told = not self.connection.flush()
         except OSError:
             pass                     # the peer is gone already
         self.listener.reactor.forget(self.fd)
         self.connection.close()
+        if told:
+            self.listener.parting.see_off(self.sock)
+        else:
+            self.sock.close()
         self.listener.closed(self, was_open, words)

@@ -94,12 +94,10 @@ class Examination:
 
     def _version(self, module, running):
         m = module.manifest
-        if running is None or running["name"] != m.name or running["digest"] == module.digest:
-            return
-        if m.version <= running["version"] and not self.question["force"]:
-            raise RuleError(f"{m.name}@{m.version} does not come after version {running['version']}, which runs: raise the manifest's version, go back with "
-                            "`tidegate rule rollback`, or force it")
-        self._passed("version", f"{m.version} after {running['version']}" + (", forced" if m.version <= running["version"] else ""))
+        if not self.question["force"]:
+            comes_after(m.name, m.version, module.digest, running)
+        if running is not None and running["name"] == m.name and running["digest"] != module.digest:
+            self._passed("version", f"{m.version} after {running['version']}" + (", forced" if m.version <= running["version"] else ""))
 
     def _code(self, module):
         from edge.compile import Cache
@@ -150,6 +148,13 @@ def confine():
         sandbox.seal()
     except (sandbox.Unconfined, OSError):
         pass                                 # then it has what this user has, as rules have with isolation = "none"
+
+
+def comes_after(name, version, digest, running):
+    """running: what runs under the rule's name ({"name", "version", "digest"}), or None. Raises RuleError for an older version of the same module."""
+    if running is not None and running["name"] == name and running["digest"] != digest and version <= running["version"]:
+        raise RuleError(f"{name}@{version} does not come after version {running['version']}, which runs: raise the manifest's version, go back with "
+                        "`tidegate rule rollback`, or force it")
 
 
 def changed(params, changes) -> dict:

@@ -15,15 +15,15 @@ class Gathering:
 
     def __init__(self, most_s):
         self._most_s = most_s
-        self._since = self._owed_since = None    # when the oldest event was seen, and the oldest that is to be acknowledged
+        self.since = self._owed_since = None     # when the oldest event was seen, and the oldest that is to be acknowledged
 
     def wait_s(self, intake, now):
         """How long what is in the intake may wait; 0: store it now."""
         if not self._most_s or intake.half_full:
             return 0.0
-        if self._since is None:
-            self._since = now
-        due = self._since + self._most_s
+        if self.since is None:
+            self.since = now
+        due = self.since + self._most_s
         if intake.owed:
             if self._owed_since is None:
                 self._owed_since = now
@@ -32,4 +32,4 @@ class Gathering:
 
     def stored(self):
         """The intake was emptied."""
-        self._since = self._owed_since = None
+        self.since = self._owed_since = None

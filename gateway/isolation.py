@@ -9,21 +9,21 @@ SMALL_BYTES = 1 << 30                # of memory; with less, the process of the 
 
 def begin(asked):
     """A worker that is coming up, for place(); None where there is to be none. asked: gateway.isolation of the configuration."""
-    if asked == "none" or (asked == "auto" and os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") <= SMALL_BYTES):
+    if not wanted(asked):
         return None
     from gateway.child import Child
     from gateway.sandbox import Unconfined
 
     try:
         return Child()
-    except Unconfined:                       # place() tries again, and says so
+    except Unconfined:                       # place() tries again, and says why not
         return None
 
 
 def place(asked, log, worker=None):
     """A gateway.workshop.Workshop, or None for this process. worker: of begin(). Raises ConfigError where "process" is asked for and cannot be; by
     default rules run in this process then, and the log says so."""
-    if worker is None and (worker := begin(asked)) is None and asked != "process":
+    if not wanted(asked):
         return None
     from gateway.sandbox import Unconfined
     from gateway.workshop import Workshop
@@ -37,3 +37,8 @@ def place(asked, log, worker=None):
         return None
     workshop.on_death = lambda why: log.error("rule", f"the process of the rules ended: {why}; it is started again, and the rules have their states back")
     return workshop
+
+
+def wanted(asked) -> bool:
+    """Whether rules are to have a process of their own."""
+    return asked == "process" or asked == "auto" and os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") > SMALL_BYTES

@@ -5,19 +5,23 @@
 
 What is not acknowledged is a short ascending list of position ranges, the last one open-ended. It is all the lane keeps
 across a disconnection or a restart: on reconnect everything in it is read from the log and sent again. A backlog of more
-than LIVE_RECORDS is drained behind what is appended from then on: it leaves one slot of the window and half of the
-rate's burst to live data. More than RANGES_MAX ranges are merged over the smallest gaps, so that some records go twice;
+than LIVE_RECORDS or LIVE_ROWS is drained behind what is appended from then on: it leaves one slot of the window and half of the
+rate's burst to live data, and all lanes' backlogs together have no more under way than their Pace allows. More than RANGES_MAX ranges are merged over the smallest gaps, so that some records go twice;
 the receiver drops those.
 """
 
+from time import perf_counter
+
 from edge.codec import decode_columns
 from edge.errors import DiskError
-from edge.records import BATCH
+from edge.records import BATCH, between
 from gateway.meanings import Meanings
+from gateway.pace import Pace
 from gateway.packer import Packer
 from gateway.track import Track
 
 LIVE_RECORDS = 64
+LIVE_ROWS = 4096                 # a message of them
 RANGES_MAX = 32
 HOLD_MIN_S = 1.0
 HOLD_MAX_S = 60.0
@@ -29,14 +33,17 @@ class Lane:
     """Sends `log`'s records by `policy`. streams: record.stream -> Schema of what this process appends; may grow.
 
     dead(stream, first_sequence, count, reason) is told of rows that cannot be sent: too long, or unreadable in the log.
-    set_since(position): nanoseconds by which the clock was set since that record was stored.
+    set_since(position): nanoseconds by which the clock was set since that record was stored. cleared(): records before this position may leave.
     Raises ConfigError when policy, gateway and name make no topic.
     """
 
-    def __init__(self, name, log, streams, policy, *, gateway, epoch, dead=None, set_since=lambda position: 0):
+    def __init__(self, name, log, streams, policy, *, gateway, epoch, dead=None, set_since=lambda position: 0,
+                 cleared=lambda: float("inf")):
         self.name = name
         self.policy = policy
-        self.upstream = None         # set by the Upstream that carries it
+        self.upstream = None         # set by the Upstream that carries it, as `pace`
+        self.pace = Pace()
+        self.watch = None            # Traces, while it waits for rows of this lane
         self.on_read = lambda: None  # told before the log is read: what belongs there and is not yet should go there
         self.in_flight = 0           # messages
         self._bytes_in_flight = 0
@@ -50,7 +57,7 @@ class Lane:
         self._log = log
         self._streams = streams
         self._meanings = Meanings(streams, log.head)
-        self._tell_dead, self._set_since = dead, set_since
+        self._tell_dead, self._set_since, self._cleared = dead, set_since, cleared
         self._packer = Packer(policy, name, gateway, epoch)
         self._ranges = [[log.tail, None]]        # valid while disconnected
         self._live = self._backlog = None        # valid while connected
@@ -86,6 +93,10 @@ class Lane:
             return self._ranges[0][0]
         floor = self._live.floor
         return floor if self._backlog is None or self._backlog.floor is None else min(floor, self._backlog.floor)
+
+    def holds(self, start, stop):
+        """Whether something of the positions start to stop is not acknowledged."""
+        return any(first < stop and (end is None or end > start) for first, end in self._pending())
 
     def state(self, numbers=None):
         """For the checkpoint: plain lists and numbers. numbers: of the streams that its log may hold rows of; None: of all."""
@@ -124,7 +135,7 @@ class Lane:
         self.on_read()
         head = self._log.head
         waiting = sum((head if stop is None else stop) - start for start, stop in self._ranges)
-        if waiting <= LIVE_RECORDS:
+        if waiting <= LIVE_RECORDS and self.rows_waiting <= LIVE_ROWS:
             self._live, self._backlog = self._track(self._ranges), None
         else:
             self._live, self._backlog = self._track([[head, None]]), self._track([*self._ranges[:-1], [self._ranges[-1][0], head]])
@@ -155,14 +166,20 @@ class Lane:
         message = self._live.next(now, until)
         self.unfinished = self._live.unfinished
         if message is None and self._backlog is not None and not self.unfinished:
-            if room > (self.policy.window > 1) and self._affords(now, self._burst / 2):
+            if room > (self.policy.window > 1) and self._affords(now, self._burst / 2) and self.pace.allows(now):
+                began = perf_counter()
                 message = self._backlog.next(now, until)
+                self.pace.worked(perf_counter() - began, now)
                 self.unfinished = self._backlog.unfinished
+                if message is not None:
+                    message.backlog = True
             if self._backlog.drained:
                 self._backlog = None
         if message is not None:
             message.lane = self
             self._count_sent(message)
+            if self.watch is not None and message.group is not None:
+                self.watch.sent(self, message.group)
         return message
 
     def acknowledged(self, message):
@@ -175,6 +192,8 @@ class Lane:
             self._holds = 0
             self.refusal = ""
             message.group.track.acknowledged(message.group)
+        if self.watch is not None:
+            self.watch.acknowledged(self)
 
     def due_at(self, now):
         """When next() may have something that it has not now; reactor seconds, None: only after wake() or a PUBACK."""
@@ -183,6 +202,8 @@ class Lane:
         if now < self._hold_until:
             return self._hold_until
         rate, due = self.policy.rate_bytes_s, self._live.due_at()
+        if self._backlog is not None and now < self.pace.rests_until:
+            due = self.pace.rests_until if due is None else min(due, self.pace.rests_until)
         if rate and self._tokens <= 0:
             return now + (1 - self._tokens) / rate
         if rate and self._backlog is not None and self._tokens <= self._burst / 2:
@@ -193,7 +214,7 @@ class Lane:
     # --- inside
 
     def _track(self, ranges):
-        return Track(ranges, self._log, self._meanings, self._packer, self.policy, self._dead, self._closed, self._set_since)
+        return Track(ranges, self._log, self._meanings, self._packer, self.policy, self._dead, self._closed, self._set_since, self._cleared)
 
     def _pending(self):
         if self._live is None:
@@ -205,7 +226,7 @@ class Lane:
         ranges, filled = _merged(ranges)
         acked, waiting = dict(self.rows_acked), self.rows_waiting
         for start, stop in filled:
-            for record in _records(self._log, start, stop):
+            for record in between(self._log, start, stop):
                 if record.kind == BATCH and record.stream in acked:
                     acked[record.stream] -= record.count
                     waiting += record.count
@@ -257,19 +278,6 @@ class Lane:
                 except DiskError:
                     pass             # it becomes a dead letter when its turn comes
         return 0.0
-
-
-def _records(log, start, stop):
-    """The log's records of positions start to stop."""
-    while start < stop:
-        records = log.read(start, READ_BYTES)
-        for record in records:
-            if record.position >= stop:
-                return
-            yield record
-        if not records:
-            return
-        start = records[-1].position + 1
 
 
 def _merged(ranges):

@@ -11,11 +11,10 @@ from contextlib import suppress
 
 from edge import fates
 from edge.errors import DiskError, TidegateError
-from edge.records import DEAD, FATE, read_letter
+from edge.records import DEAD, FATE, between, read_letter
 
 LETTERS_MAX = 256                    # a request: they are all journaled in one turn
 BYTES_MAX = 1 << 20
-READ_BYTES = 1 << 20
 
 
 class Letters:
@@ -102,12 +101,10 @@ class Letters:
         """What became of which letters, of those that are held."""
         log = self._pipeline.dead.log
         if self._fates is None:
-            self._fates, position = {}, log.tail
-            while position < log.head and (records := log.read(position, READ_BYTES)):
-                for record in records:
-                    if record.kind == FATE:
-                        with suppress(DiskError):            # `tidegate buffer verify` says it
-                            fates.learn(self._fates, fates.fate(record))
-                position = records[-1].position + 1
+            self._fates = {}
+            for record in between(log, log.tail):
+                if record.kind == FATE:
+                    with suppress(DiskError):            # `tidegate buffer verify` says it
+                        fates.learn(self._fates, fates.fate(record))
         self._fates = {n: state for n, state in self._fates.items() if n >= log.tail}
         return self._fates

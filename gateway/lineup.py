@@ -68,7 +68,7 @@ class Lineup:
         same = (was.digest, was.params) == (entry.digest, entry.params)
         if not same:
             self.said.append(f"{was.rule}: the configuration says something new: that runs; `tidegate rule rollback {was.rule}` goes back to {was.digest[:12]}")
-        return [replace(entry, previous=was.previous if same else was.version), was, *_before(was)]
+        return [replace(entry, previous=was.previous if same else was.kept), was, *_before(was)]
 
     def _entry(self, name, spec):
         """The configuration's own deployment; None, and `refused`, when its module cannot be read."""
@@ -89,7 +89,7 @@ def _before(deployment):
     """The version before, in its place."""
     if deployment.previous is None:
         return []
-    return [replace(deployment, digest=deployment.previous["digest"], params=deployment.previous["params"], previous=None)]
+    return [deployment.before()]
 
 
 def module_path(module):

@@ -18,7 +18,7 @@ def listener(config, reactor, intake, log):
     return Listener(reactor, intake, host=spec.host, port=spec.port, tls=server_tls("listener.tls", spec.tls), connections_max=spec.connections_max,
                     packet_bytes_max=spec.packet_max, rate_per_client=spec.rate_per_client, doorman=_doorman(spec, reactor),
                     status=lambda: json.dumps({"gateway": config.gateway.name, "state": "running"}).encode(),
-                    on_event=_reporter(log, "listener"))
+                    on_event=_reporter(log, "listener"), sparing=True)
 
 
 def _doorman(spec, reactor):
@@ -93,7 +93,7 @@ def broker(config, reactor, intake, log):
                         on_event=_reporter(log, "broker"))
 
 
-def upstream(config, reactor, lanes, log, handle):
+def upstream(config, reactor, lanes, log, handle, intake):
     """The Upstream, not started, or None. handle(request, who) answers what its mailbox takes."""
     spec = config.upstream
     if spec is None or not lanes and not spec.manage:
@@ -109,7 +109,7 @@ def upstream(config, reactor, lanes, log, handle):
 
     return Upstream(reactor, lanes, host=spec.host, port=spec.port, client_id=spec.client_id or f"tidegate-{config.gateway.name}-out",
                     version=spec.version, username=spec.username, password=password("upstream", spec), tls=client_tls("upstream", spec),
-                    keepalive_s=max(1, round(spec.keepalive.seconds)), on_event=report, mailbox=mailbox)
+                    keepalive_s=max(1, round(spec.keepalive.seconds)), on_event=report, mailbox=mailbox, fresh=lambda: bool(intake))
 
 
 QUIET = ("connected", "closed", "renewed")

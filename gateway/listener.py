@@ -1,24 +1,27 @@
 """Listener: devices connect to the gateway itself, without a broker between, over MQTT 3.1.1 and 5.
 
 What a device gets acknowledged is on the disk: PUBACK and PUBREC leave with acknowledge(), after the commit. Real
-back-pressure: when the intake is full, or a device is over its rate, its socket is not read.
+back-pressure: when the intake is full, or a device is over its rate or floods (gateway/floods.py), its socket is not read.
 
 Bounds: connections_max devices and 64 that have not sent CONNECT yet; 8 KiB for each of those; packet_bytes_max for each
 packet; 8 MiB (or eight packets) for all unfinished packets together; receive_maximum unacknowledged messages a device
 (MQTT 5); sessions_max sessions kept, the oldest forgotten first. Sessions live in memory: after a restart of the gateway a
 device finds a new session, and a QoS 2 message in flight at that moment may be stored twice.
-A will's delay interval is taken as 0. Who may connect and publish what: gateway/doorman.py.
+Who may connect and publish what: gateway/doorman.py.
 """
 
 import errno
 import math
 import socket
-from collections import OrderedDict, deque
+from collections import OrderedDict
 
 from edge._permission import is_forbidden
 from edge.errors import ConfigError
 from gateway._connection import Pool
 from gateway.device import Device
+from gateway.floods import EVENTS_PER_S, Floods
+from gateway.parting import Parting
+from gateway.wills import Wills
 
 GREETINGS_MAX = 64                   # connections above connections_max that may still send CONNECT
 ACCEPTS_MAX = 64                     # a turn
@@ -30,6 +33,7 @@ class Listener:
     """A source: MQTT server on host:port. `port` 0 takes a free one; read it back from .port.
 
     tls: a server-side ssl.SSLContext or None; may be changed. doorman: a Doorman or None: everybody may everything. rate_per_client: events/s, a burst of one second, or None.
+    sparing: without a rate, devices that flood rest while others are connected.
     status: callable giving the bytes retained at $tidegate/status. on_event(name, message): for the log.
     Counters: connections, refused, published, denied, malformed, take_overs, wills, time_outs. ConfigError when it cannot bind.
     """
@@ -37,21 +41,24 @@ class Listener:
     receive_maximum = 4096
 
     def __init__(self, reactor, intake, *, host, port, tls=None, connections_max=1000, packet_bytes_max=256 << 10,
-                 rate_per_client=None, keep_alive_grace=1.5, status=None, on_event=None, doorman=None):
+                 rate_per_client=None, keep_alive_grace=1.5, status=None, on_event=None, doorman=None,
+                 sparing=False):
         self.reactor, self.intake = reactor, intake
         self.connections_max, self.packet_bytes_max = connections_max, packet_bytes_max
         self.rate_per_client, self.keep_alive_grace = rate_per_client, keep_alive_grace
         self.status, self._log, self.doorman = status, on_event, doorman
         self.read_bytes_max = 256 << 10 if rate_per_client is None else 16 << 10
+        self.floods = Floods(self) if sparing and rate_per_client is None else None
         self.sessions_max = 4 * connections_max
         self.pool = Pool(intake, packet_bytes_max=packet_bytes_max, held_max=max(8 << 20, 8 * packet_bytes_max))
         self.connections = self.refused = self.published = self.malformed = self.denied = 0
-        self.take_overs = self.wills = self.time_outs = 0
+        self.take_overs = self.time_outs = 0
         self.owing = set()           # devices with acknowledgements to send
         self._devices = set()
         self._open = {}              # client id -> Device
         self._sessions = OrderedDict()   # client id -> (packet ids, end of the session on the reactor's clock)
-        self._wills = deque()        # (topic, payload, flags) that wait for room in the intake
+        self._wills = Wills(reactor, self._will_due)
+        self.parting = Parting(reactor)
         self._later = {}             # devices with received packets or bytes that epoll does not see
         self._ran_at = self._full_at = None
         self._soon = False
@@ -68,6 +75,8 @@ class Listener:
         owing, self.owing = self.owing, set()
         for device in owing:
             device.acknowledge()
+        if self.floods is not None:
+            self.floods.stored()
 
     def close(self):
         """Close the port and all connections (MQTT 5: server shutting down). Wills are not published: the devices are well."""
@@ -77,6 +86,7 @@ class Listener:
         for device in list(self._devices):
             device.will = None
             device.close("the listener stops", 0x8B)
+        self.parting.close()
         if self.doorman is not None:
             self.doorman.close()
 
@@ -84,6 +94,11 @@ class Listener:
     def connected(self):
         """Devices connected now."""
         return len(self._open)
+
+    @property
+    def wills(self):
+        """Wills that were due."""
+        return self._wills.said
 
     @property
     def devices(self):
@@ -184,8 +199,7 @@ class Listener:
 
     def _run_later(self):
         self._ran_at = self.reactor.now
-        while self._wills and self.intake.add(*self._wills[0]):
-            self._wills.popleft()
+        self._wills.take(self.intake)
         if not self._wills:
             self._accept_on()
         devices, self._later = self._later, {}
@@ -210,7 +224,9 @@ class Listener:
         self._open[connect.client_id] = device
         received, ends_at = self._sessions.pop(connect.client_id, (None, 0.0))
         if connect.clean or received is None or ends_at < self.reactor.now:
+            self._wills.end(connect.client_id)
             return False
+        self._wills.cancel(connect.client_id)
         device.flow.received = received
         return True
 
@@ -239,11 +255,18 @@ class Listener:
         self.malformed += 1
         self._report("malformed", f"{device.name}: {error}; its connection is closed", device)
 
+    def note_flood(self, device):
+        """device floods."""
+        self._report("flood", f"{device.name}: it sends more than {EVENTS_PER_S:.0f} events/s without waiting for acknowledgements: it is read less often "
+                              "while others are connected; set listener.rate_per_client where a device may", device)
+
     def closed(self, device, was_open, words):
         """device is closed: keep its session, publish its will."""
         self._devices.discard(device)
         self._later.pop(device, None)
         self.owing.discard(device)
+        if self.floods is not None:
+            self.floods.forget(device)
         if not was_open:
             return
         if self._open.get(device.client_id) is device:
@@ -252,19 +275,22 @@ class Listener:
             ends_at = math.inf if device.session_expiry_s == 0xFFFFFFFF else self.reactor.now + device.session_expiry_s
             self._sessions[device.client_id] = (device.flow.received, ends_at)
             while len(self._sessions) > self.sessions_max:
-                self._sessions.popitem(last=False)
+                self._wills.end(self._sessions.popitem(last=False)[0])
         if device.will is not None:
-            topic, payload, qos, retain = device.will
-            device.will = None
-            if is_forbidden(topic.encode()) or (self.doorman is not None and not self.doorman.may(device, topic)):
-                self.deny(device, 1, topic)
-            else:
-                self.wills += 1
-                self._wills.append((topic.encode(), payload, 0, qos | (4 if retain else 0)))
-                self._accept_off()   # so that no more wills wait than devices were connected; _check turns it on again
-                self._run_soon()
+            self._bury(device)
         if words != "disconnected":
             self._report("closed", f"{device.name}: {words}", device)
+
+    def _bury(self, device):
+        (topic, payload, qos, retain, delay_s), device.will = device.will, None
+        if is_forbidden(topic.encode()) or (self.doorman is not None and not self.doorman.may(device, topic)):
+            self.deny(device, 1, topic)
+            return
+        self._wills.add(device.client_id, (topic.encode(), payload, 0, qos | (4 if retain else 0)), min(delay_s, device.session_expiry_s))
+
+    def _will_due(self):
+        self._accept_off()           # so that no more wills wait than devices were connected; _check turns it on again
+        self._run_soon()
 
     # the log
 

@@ -5,8 +5,8 @@ answer   tidegate/GATEWAY/manage/out   {"id": text, "ok": true, "value": ...} or
 
 MessagePack or JSON, the answer as the request. At MQTT 5 a Response Topic is followed if it is manage/out or below it (elsewhere the gateway would
 publish for others what they may not), and Correlation Data comes back. Each request has a fresh id. One that changes something is done once: if
-it comes again, in whatever connection, it gets the answer it had, as long as that is remembered (KNOWN_MAX, KNOWN_BYTES_MAX). Whoever asks
-repeats until there is an answer: requests beyond REQUESTS_MAX are dropped, retained ones always are.
+it comes again, in whatever connection, it gets the answer it had, as long as that is remembered (KNOWN_MAX, KNOWN_BYTES_MAX), and after a restart
+the audit log knows it. Whoever asks repeats until there is an answer: requests beyond REQUESTS_MAX are dropped, retained ones always are.
 
 To the Upstream it is one more lane, the least urgent. One request is handled a turn, RATE a second; no more while ANSWERS_MAX answers wait to leave.
 """
@@ -136,8 +136,9 @@ class Mailbox:
                 return answer
             return encode({"id": identity, "ok": False, "error": f"id {identity!r} was another request's; take a fresh one", "fault": "request"})
         self.handled += 1
-        answer = self._carry_out(identity, request, encode)
-        if route is not None and route.writes:
+        changes = route is not None and route.writes
+        answer = self._carry_out(identity, request | ({"once": f"{identity} {fingerprint.hex()[:16]}"} if changes else {}), encode)
+        if changes:
             self._remember(identity, fingerprint, answer)
         return answer
 

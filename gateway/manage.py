@@ -24,6 +24,7 @@ from gateway.status import rules
 from gateway.tail import Taps
 
 AUDIT_LINES_MAX = 200
+DEPTH_MAX = 32                       # of a request's values
 Policy = Literal["auto", "keep", "replay", "fresh"]
 
 
@@ -129,16 +130,20 @@ class Manager:
         assert self._requests.keys() == ROUTES.keys()
 
     def handle(self, request, who) -> Any:
-        """The answer, plain data. Raises TidegateError."""
+        """The answer, plain data. Raises TidegateError. request["once"], if there is one, is for the record: a change that was recorded under it before
+        this start is not made again."""
         name = request.get("do") if isinstance(request, dict) else None
         if not isinstance(name, str) or name not in self._requests:
             raise TidegateError(f"there is no request {str(name)[:40]!r}; known are {', '.join(self._requests)}")
         kind, answer = self._requests[name]
+        if deeper(request, DEPTH_MAX):
+            raise TidegateError(f"{name}: its values are nested more than {DEPTH_MAX} deep")
         try:
-            asked = msgspec.convert({k: v for k, v in request.items() if k != "do"}, kind)
+            asked = msgspec.convert({k: v for k, v in request.items() if k not in ("do", "once")}, kind)
         except msgspec.ValidationError as error:
             raise TidegateError(f"{name}: {error}") from None
-        return answer(asked, who)
+        with self._changes.once(request.get("once")):
+            return answer(asked, who)
 
     def event(self, kind, rule, text="", **details):
         """What the core tells of."""
@@ -256,6 +261,14 @@ class Manager:
 
     def _stream(self, name):
         return next((s for s in self._core.pipeline.streams if s.name == name), None)
+
+
+def deeper(value, depth) -> bool:
+    """Whether plain data is nested more than depth deep."""
+    if not depth:
+        return isinstance(value, (dict, list))
+    inside = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return any(deeper(part, depth - 1) for part in inside)
 
 
 def version_dict(version) -> dict:

@@ -23,7 +23,7 @@ PACKET_BYTES = 72                # what a PUBLISH may need beside topic and payl
 class Message:
     """One PUBLISH. `group` is told when it is acknowledged; None for what covers no rows. properties: of MQTT 5, beside the content type's."""
 
-    __slots__ = ("lane", "topic", "payload", "retain", "content_type", "properties", "rows", "group", "size", "deadline")
+    __slots__ = ("lane", "topic", "payload", "retain", "content_type", "properties", "rows", "group", "size", "deadline", "backlog", "sent_at", "alone")
 
     def __init__(self, topic, payload, rows, group, content_type=None, retain=False, properties=None):
         self.topic = topic
@@ -34,6 +34,7 @@ class Message:
         self.properties = properties
         self.retain = retain
         self.size = len(topic) + len(payload)
+        self.backlog = False         # of a lane's backlog: sent_at and alone are its Pace's
 
 
 class Packer:

@@ -115,6 +115,7 @@ class Reactor:
 
     def connect(self, host, port, timeout_s):
         """A connected socket; blocks, so call it aside. OSError."""
+        host = host.encode() if host.isascii() else host     # as bytes it needs no IDNA, which is half a megabyte
         return socket.create_connection((host, port), timeout=timeout_s)
 
     def aside(self, fn, name):

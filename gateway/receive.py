@@ -67,6 +67,8 @@ class Receive:
                     os.fsync(self._out.fileno())
             if self._rejects is not None:
                 self._rejects.flush()
+                if self._durable:
+                    os.fsync(self._rejects.fileno())
             self._save()
         except OSError as e:
             raise DiskError(f"{e.filename or self._out_path or 'standard output'}: {e.strerror}; nothing more is acknowledged, make room and start again") from None

@@ -57,7 +57,7 @@ class Shadows:
         def aim(now):
             if now is None or now.shadow != version:
                 raise ConfigError(f"rule {rule}: its shadow was changed meanwhile")
-            return replace(now, **version, previous=now.version, shadow=None)
+            return replace(now, **version, previous=now.kept, shadow=None)
 
         gaps = self._gaps(rule)
         swap = Swap(rule, aim, kind="promote", policy="auto" if gaps else "keep", who=who, heir=None if gaps else lambda source: self._heir(rule))

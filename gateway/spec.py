@@ -56,7 +56,7 @@ class Gateway(Struct, forbid_unknown_fields=True):
 
 
 class Tls(Struct, forbid_unknown_fields=True):
-    """TLS 1.2 or later. The listener's, the broker's and upstream's files are followed: new ones count for new connections, without a restart."""
+    """TLS 1.2 or later. The files are followed: new ones count for new connections, without a restart."""
 
     ca: str | None = None
     cert: str | None = None
@@ -93,7 +93,7 @@ class Listener(Struct, forbid_unknown_fields=True):
         "anonymous": "true: take devices that do not show who they are, also from the network and without tls",
         "connections_max": "further connections are refused",
         "packet_max": "a larger packet closes its connection",
-        "rate_per_client": "events a second; a faster device is read more slowly",
+        "rate_per_client": "events a second; a faster device is read more slowly. Without it one that floods rests while others are connected: see docs/operations.md",
     }
 
 

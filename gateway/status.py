@@ -34,7 +34,8 @@ def status(daemon) -> dict:
     }
     if parts.listener is not None:
         report["listener"] = {"port": parts.listener.port, "connected": parts.listener.connected, "refused": parts.listener.refused,
-                              "malformed": parts.listener.malformed, "denied": parts.listener.denied}
+                              "malformed": parts.listener.malformed, "denied": parts.listener.denied,
+                              "floods": parts.listener.floods.begun if parts.listener.floods is not None else 0}
     if parts.broker is not None:
         report["broker"] = {"connection": parts.broker.status, "error": parts.broker.last_error, "published": parts.broker.published,
                             "malformed": parts.broker.malformed, "skipped": parts.broker.skipped}
@@ -77,55 +78,86 @@ def ledger(daemon) -> dict:
 def metrics_text(daemon) -> str:
     """Prometheus text exposition format 0.0.4."""
     lines = []
-
-    def metric(name, kind, help, samples):
-        lines.append(f"# HELP tidegate_{name} {help}")
-        lines.append(f"# TYPE tidegate_{name} {kind}")
+    for name, kind, meaning, samples in measures(daemon):
+        lines += [f"# HELP tidegate_{name} {meaning}", f"# TYPE tidegate_{name} {kind}"]
         for labels, value in samples:
             inside = ",".join(f'{k}="{_escaped(v)}"' for k, v in labels.items())
             lines.append(f"tidegate_{name}{{{inside}}} {value}" if inside else f"tidegate_{name} {value}")
-
-    now = status(daemon)
-    metric("up_seconds", "gauge", "since the start", [({}, now["uptime_s"])])
-    metric("memory_bytes", "gauge", "resident", [({}, _rss_bytes())])
-    if "restarts" in now["isolation"]:
-        metric("worker_restarts_total", "counter", "times that the process of the rules was started again", [({}, now["isolation"]["restarts"])])
-        metric("worker_memory_bytes", "gauge", "of the process of the rules, resident, its own", [({}, int(mb * 1e6))] if (mb := now["isolation"]["memory_mb"]) else [])
-    metric("blocked", "gauge", "1 while nothing is taken in", [({}, int(bool(now["blocked"])))])
-    metric("events_total", "counter", "events that arrived", [({"stream": n}, s["events"]) for n, s in now["streams"].items()])
-    metric("dead_letters_total", "counter", "events that broke the contract", [({"stream": n}, s["dead_letters"]) for n, s in now["streams"].items()])
-    books = ledger(daemon)["accounts"]
-    told = set(list(now["rules"])[:RULES_MAX])
-    metric("rule_rows_total", "counter", "rows given to a rule, by what became of them", [
-        ({"rule": row["name"], "fate": fate}, rows) for row in books if row["kind"] == "rule" and row["name"] in told for fate, rows in row.items()
-        if fate not in ("kind", "name", "in", "difference")])
-    metric("ledger_difference", "gauge", "rows unaccounted for; anything but 0 is a fault", [
-        ({"kind": row["kind"], "name": row["name"]}, row["difference"]) for row in books if row["kind"] != "rule" or row["name"] in told or row["difference"]])
-    for measured in _rule_metrics(now["rules"]):
-        metric(*measured)
-    for name in ("rows_sent", "rows_acked", "bytes_sent", "messages_sent"):
-        metric(f"lane_{name}_total", "counter", f"{name.replace('_', ' ')} upstream", [({"lane": n}, lane[name]) for n, lane in now["lanes"].items()])
-    metric("lane_rows_waiting", "gauge", "rows not acknowledged upstream", [({"lane": n}, lane["rows_waiting"]) for n, lane in now["lanes"].items()])
-    logs = {"journal": now["journal"], "dead_letters": now["dead_letters"], **{f"outbox/{n}": lane["outbox"] for n, lane in now["lanes"].items()}}
-    metric("log_bytes", "gauge", "on disk", [({"log": n}, log["bytes"]) for n, log in logs.items()])
-    if "upstream" in now:
-        metric("upstream_connected", "gauge", "1 while connected upstream", [({}, int(now["upstream"]["connection"] == "connected"))])
-    if "broker" in now:
-        metric("broker_connected", "gauge", "1 while connected to the broker", [({}, int(now["broker"]["connection"] == "connected"))])
-    if "listener" in now:
-        metric("devices_connected", "gauge", "devices connected to the listener", [({}, now["listener"]["connected"])])
-        for name, meaning in (("refused", "connections refused"), ("malformed", "connections closed for broken packets"), ("denied", "events on topics without permission")):
-            metric(f"listener_{name}_total", "counter", meaning, [({}, now["listener"][name])])
     return "\n".join(lines) + "\n"
 
 
-def _rule_metrics(rules):
+def measures(daemon):
+    """What is measured: (name, "counter" or "gauge", meaning, [(labels, value)])."""
+    now, pipeline = status(daemon), daemon.pipeline
+    yield "up_seconds", "gauge", "since the start", [({}, now["uptime_s"])]
+    yield "memory_bytes", "gauge", "resident", [({}, _rss_bytes())]
+    if "restarts" in now["isolation"]:
+        yield "worker_restarts_total", "counter", "times that the process of the rules was started again", [({}, now["isolation"]["restarts"])]
+        mb = now["isolation"]["memory_mb"]
+        yield "worker_memory_bytes", "gauge", "of the process of the rules, resident, its own", [] if mb is None else [({}, int(mb * 1e6))]
+    yield "blocked", "gauge", "1 while nothing is taken in", [({}, int(bool(now["blocked"])))]
+    yield "blocks_total", "counter", "how often that was so", [({}, now["blocks"])]
+    yield "clock_synchronised", "gauge", "1 while the receive clock is trusted", [({}, int(now["clock"] == "trusted"))]
+    yield "clock_steps_total", "counter", "how often the wall clock was set", [({}, now["clock_steps"])]
+    yield "events_total", "counter", "events that arrived", [({"stream": n}, s["events"]) for n, s in now["streams"].items()]
+    yield "dead_letters_total", "counter", "events that broke the contract", [({"stream": n}, s["dead_letters"]) for n, s in now["streams"].items()]
+    yield "unrouted_total", "counter", "events on topics that no stream takes", [({}, pipeline.unrouted)]
+    yield from _account_measures(ledger(daemon)["accounts"], set(list(now["rules"])[:RULES_MAX]))
+    yield from _rule_measures(now["rules"])
+    yield from _lane_measures(daemon, now["lanes"])
+    yield from _disk_measures(daemon, now)
+    if "upstream" in now:
+        yield "upstream_connected", "gauge", "1 while connected upstream", [({}, int(now["upstream"]["connection"] == "connected"))]
+    if "broker" in now:
+        yield "broker_connected", "gauge", "1 while connected to the broker", [({}, int(now["broker"]["connection"] == "connected"))]
+    if "listener" in now:
+        yield "devices_connected", "gauge", "devices connected to the listener", [({}, now["listener"]["connected"])]
+        for name, meaning in (("refused", "connections refused"), ("malformed", "connections closed for broken packets"), ("denied", "events on topics without permission"),
+                              ("floods", "times that a device began to flood")):
+            yield f"listener_{name}_total", "counter", meaning, [({}, now["listener"][name])]
+
+
+def _account_measures(books, told):
+    yield "rule_rows_total", "counter", "rows given to a rule, by what became of them", [
+        ({"rule": row["name"], "fate": fate}, rows) for row in books if row["kind"] == "rule" and row["name"] in told for fate, rows in row.items()
+        if fate not in ("kind", "name", "in", "difference")]
+    yield "ledger_difference", "gauge", "rows unaccounted for; anything but 0 is a fault", [
+        ({"kind": row["kind"], "name": row["name"]}, row["difference"]) for row in books if row["kind"] != "rule" or row["name"] in told or row["difference"]]
+
+
+def _lane_measures(daemon, lanes):
+    for name in ("rows_sent", "rows_acked", "bytes_sent", "messages_sent"):
+        yield f"lane_{name}_total", "counter", f"{name.replace('_', ' ')} upstream", [({"lane": n}, lane[name]) for n, lane in lanes.items()]
+    yield "lane_rows_waiting", "gauge", "rows not acknowledged upstream", [({"lane": n}, lane["rows_waiting"]) for n, lane in lanes.items()]
+    yield "lane_oldest_seconds", "gauge", "age of the oldest of them", [({"lane": n}, lane["oldest_s"]) for n, lane in lanes.items()]
+    yield "lane_refused", "gauge", "1 while upstream refuses the lane's messages", [({"lane": n}, int(bool(lane["refusal"]))) for n, lane in lanes.items()]
+    yield "lane_rows_dead_total", "counter", "rows that could not be sent", [({"lane": n}, lane["rows_dead"]) for n, lane in lanes.items()]
+    yield "lane_rows_evicted_total", "counter", "rows that went before they were sent, for want of room", [
+        ({"lane": outbox.name}, sum(outbox.evicted.values())) for outbox, _ in daemon.core.lanes]
+
+
+def _disk_measures(daemon, now):
+    logs = {"journal": now["journal"], "dead_letters": now["dead_letters"], **{f"outbox/{n}": lane["outbox"] for n, lane in now["lanes"].items()}}
+    config = daemon.config
+    quotas = {"journal": config.journal.quota, "dead_letters": config.journal.dead_letters, **{f"outbox/{n}": config.lanes[n].quota for n in now["lanes"]}}
+    yield "log_bytes", "gauge", "on disk", [({"log": n}, log["bytes"]) for n, log in logs.items()]
+    yield "log_quota_bytes", "gauge", "what it may use", [({"log": n}, int(quota)) for n, quota in quotas.items()]
+    yield "log_damaged_total", "counter", "records that were found damaged", [({"log": n}, log["damaged"]) for n, log in logs.items()]
+    written = now["disk"]
+    yield "disk_written_bytes_total", "counter", "written to logs, in whole blocks", [
+        ({"log": "dead_letters" if n == "dead" else n}, size) for n, size in written["written_bytes"].items()]
+    yield "disk_syncs_total", "counter", "waits for the disk", [({}, written["syncs"])]
+    yield "disk_endurance_bytes", "gauge", "what the card takes in its life, by gateway.disk_endurance", [({}, written["endurance_bytes"])]
+
+
+def _rule_measures(rules):
     running = [(name, rule) for name, rule in rules.items() if "calls" in rule]
     shown = running[:RULES_MAX]
 
     def samples(value):
         return [({"rule": name}, value(rule)) for name, rule in shown]
 
+    yield "rules_refused", "gauge", "rules that cannot run", [({}, sum(rule["state"].startswith("refused") for rule in rules.values()))]
     yield "rules_not_shown", "gauge", f"rules beyond the first {RULES_MAX}, which are not in rule_ metrics", [({}, len(running) - len(shown))]
     yield "rule_calls_total", "counter", "calls of the module", samples(lambda r: r["calls"])
     yield "rule_traps_total", "counter", "calls that trapped", samples(lambda r: r["traps"])

@@ -34,6 +34,7 @@ class Swap:
         self.horizon_ns = HORIZON_NS if horizon_ns is None else horizon_ns
         self.state, self.error, self.policy, self.notes = "waiting", "", "", []
         self.deployment = self.warmup = None
+        self.queued = False              # it needs a warm-up, and another's is under way
 
     @property
     def progress(self) -> float:
@@ -70,12 +71,18 @@ class Swaps:
         self._fall_back()
         committed = False
         for swap in [s for s in self._open if s.state == "waiting"]:
-            committed |= self._attempt(swap, self._begin)
+            if not (swap.queued and self._warming):      # building it each turn would cost the events their time
+                committed |= self._attempt(swap, self._begin)
         until, first = perf_counter() + budget_s, True
-        while (swap := next((s for s in self._open if s.state == "warming"), None)) and (first or perf_counter() < until or swap.warmup.near):
+        while (swap := self._warming) and (first or perf_counter() < until or swap.warmup.near):
             committed |= self._attempt(swap, self._warm)
             first = False
         return committed
+
+    @property
+    def _warming(self):
+        """The swap that warms up, or None."""
+        return next((s for s in self._open if s.state == "warming"), None)
 
     def _attempt(self, swap, do) -> bool:
         """Whether it was committed."""
@@ -86,17 +93,16 @@ class Swaps:
                 swap.notes.append(f"no replay: {error}")
                 swap.asked, swap.state, swap.warmup = "fresh", "waiting", None
                 return False
-            self._fail(swap, str(error), isinstance(error, DiskError))
+            if swap.automatic:
+                now = self._core.deployments[swap.rule]
+                self._given_up[now.rule, now.digest] = self._core.pipeline.received_ns + RETRY_NS if isinstance(error, DiskError) else None
+            self._fail(swap, str(error))
         return swap.state == "done"
 
-    def _fail(self, swap, error, disk=False):
-        core = self._core
-        if swap.automatic:
-            now = core.deployments[swap.rule]
-            self._given_up[now.rule, now.digest] = core.pipeline.received_ns + RETRY_NS if disk else None
+    def _fail(self, swap, error):
         self._open.remove(swap)
         swap.end(error)
-        core.tell("failed", swap.rule, f"{swap.kind} failed: {error}", level="error" if swap.automatic else "warning", who=swap.who)
+        self._core.tell("failed", swap.rule, f"{swap.kind} failed: {error}", level="error" if swap.automatic else "warning", who=swap.who)
 
     def _fall_back(self):
         """A rule in quarantine gives way to the version before."""
@@ -139,7 +145,9 @@ class Swaps:
                 return
         if swap.asked == "fresh":
             self._commit(swap, stage, rule, source, "fresh", names)
-        elif not any(s.state == "warming" for s in self._open):
+        elif self._warming:
+            swap.queued = True
+        else:
             swap.state, swap.warmup = "warming", Warmup(core.pipeline, rule, source, core.identity.schemas(), swap.horizon_ns)
 
     def _is_same(self, swap, stage, source):
@@ -210,6 +218,7 @@ class Swaps:
         core.commit(change, swap.rule, then)
         swap.policy = policy
         swap.notes += change.notes
+        self._given_up = {(rule, digest): at_ns for (rule, digest), at_ns in self._given_up.items() if rule != swap.rule}
         self._open.remove(swap)
         swap.end()
         what = said(swap.kind, then) if then else "is removed"
@@ -252,4 +261,4 @@ def before(now, keep):
     """The deployment that goes back to the previous version. keep: the present one is then the previous. Raises ConfigError."""
     if now is None or now.previous is None:
         raise ConfigError(f"rule {now.rule if now else ''}: there is no previous version to go back to")
-    return replace(now, digest=now.previous["digest"], params=now.previous["params"], previous=now.version if keep else None)
+    return replace(now.before(), previous=now.kept if keep else None)

@@ -62,10 +62,10 @@ class Track:
 
     dead(stream, first_sequence, count, reason) hears of records that cannot be read; closed(stream, rows, evicted) of rows
     acknowledged, `evicted` of which the log has dropped meanwhile.
-    set_since(position): by how much the clock was set since; rows of before are re-timed, and say so.
+    set_since(position): by how much the clock was set since; rows of before are re-timed, and say so. cleared(): what stands before this position may leave.
     """
 
-    def __init__(self, ranges, log, meanings, packer, policy, dead, closed, set_since):
+    def __init__(self, ranges, log, meanings, packer, policy, dead, closed, set_since, cleared):
         self._ranges = deque(ranges)
         self._log = log
         self._meanings = meanings
@@ -73,7 +73,7 @@ class Track:
         self._rows_max = policy.rows_max
         self._age_s = policy.age_ms / 1000
         self._dead = dead
-        self._closed, self._set_since = closed, set_since
+        self._closed, self._set_since, self._cleared = closed, set_since, cleared
         self._records = deque()      # read, not yet decoded
         self._groups = {}            # stream -> Group that gathers, oldest first
         self._gathered = 0           # rows in _groups
@@ -155,18 +155,20 @@ class Track:
         return record
 
     def _refill(self):
-        """Read on. False when there is nothing: the log's head, or the end of the last range."""
+        """Read on. False when there is nothing: the log's head, what may not leave yet, or the end of the last range."""
         while self._ranges:
             stop = self._ranges[0][1]
-            if self._read_at < (self._log.head if stop is None else min(stop, self._log.head)):
+            end = self._log.head if stop is None else min(stop, self._log.head)
+            free = min(end, self._cleared())
+            if self._read_at < free:
                 for record in self._log.read(self._read_at, READ_BYTES):
-                    if stop is not None and record.position >= stop:
+                    if record.position >= free:
                         break
                     self._records.append(record)
                 if self._records:
                     self._read_at = self._records[-1].position + 1
                     return True
-            if stop is None:
+            if stop is None or free < end:
                 return False
             self._ranges.popleft()           # the rest of the range was evicted, or is read
             if self._ranges:

@@ -31,7 +31,7 @@ class Followed:
         self._note("renewed", f"the {self._what} are read again")
 
     def _stamps(self):
-        return [_stamp(path) for path in self._paths]
+        return [stamp(path) for path in self._paths]
 
 
 class Upkeep:
@@ -51,7 +51,8 @@ class Upkeep:
             self._timer.cancel()
 
 
-def _stamp(path):
+def stamp(path):
+    """What changes when a file is written anew; None for one that is not there."""
     try:
         found = os.stat(path)
     except OSError:

@@ -4,7 +4,8 @@ Delivery: a message counts as delivered when its PUBACK arrives, never before (p
 connection ends, every message in flight is forgotten here and in paho, and the lanes read it again from their logs.
 
 Order: before each message the lanes are asked by priority. Windows are per lane, so that bulk in flight takes no slot of
-an alert; only the first lane may queue behind bytes the kernel has not taken, and the kernel's buffer is kept small.
+an alert; only the first lane may queue behind bytes the kernel has not taken, and the kernel's buffer is kept small. What waits
+from an outage has about one message under way (pace.py).
 
 The circuit: closed -> open after FAILURES_OPEN failures in a row (connections that failed, were lost, or did not
 acknowledge in time) -> half-open when a connection stands: one message at a time, until a PUBACK closes the circuit.
@@ -19,6 +20,7 @@ from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 
 from gateway.client import Client
+from gateway.pace import Pace
 from gateway.packer import CONTENT_BATCH, CONTENT_JSON, CONTENT_JSONL
 
 BUDGET_S = 0.0003                    # encoding in one turn of the loop: an alert that comes meanwhile waits that long, and for the message that is being made
@@ -73,21 +75,22 @@ class Link(Client):
 class Upstream:
     """Publishes for `lanes` to host:port. client_options: what Client takes (version, username, password, tls, keepalive_s).
 
-    on_event(name, message) hears of connections, for the log. mailbox: a Mailbox, or None.
+    on_event(name, message) hears of connections, for the log. mailbox: a Mailbox, or None. fresh(): whether events have come in that are not looked at yet.
     """
 
-    def __init__(self, reactor, lanes, *, host, port, client_id, version=5, ack_timeout_s=30.0, on_event=None, mailbox=None, **client_options):
-        self._reactor = reactor
+    def __init__(self, reactor, lanes, *, host, port, client_id, version=5, ack_timeout_s=30.0, on_event=None, mailbox=None, fresh=lambda: False, **client_options):
+        self._reactor, self._fresh = reactor, fresh
         self._mailbox = mailbox
         self._lanes = sorted([*lanes, mailbox] if mailbox else lanes, key=lambda lane: lane.policy.priority)
         self._in_flight = {}         # packet id -> Message
         self._bytes_in_flight = 0
+        self._pace = Pace()
         self._ack_timeout_s = ack_timeout_s
         self._on_event = on_event
         self._failures = 0           # in a row
         self._messages_max = 0       # in flight at once: the server's Receive Maximum
         self._pumping = False
-        self._pump_queued = False
+        self._pump_queued = self._gave_way = False
         self._timer = self._timer_at = None
         self._ack_timer = None
         self.ack_timeouts = 0
@@ -101,7 +104,7 @@ class Upstream:
             self._link.on_subscribe = lambda client, data, mid, reasons, properties: self._subscribed(reasons[0])
         self._content = _content_properties() if version == 5 else None
         for lane in self._lanes:
-            lane.upstream = self
+            lane.upstream, lane.pace = self, self._pace
 
     def start(self):
         """Connect, and again whenever the connection is lost."""
@@ -203,6 +206,8 @@ class Upstream:
         self._bytes_in_flight += message.size
         message.deadline = now + self._ack_timeout_s + self._bytes_in_flight / SLOWEST_LINK
         self._in_flight[info.mid] = message
+        if message.backlog:
+            message.sent_at, message.alone = self._reactor.monotonic(), self._pace.sent(message.size)
         if self._ack_timer is None:
             self._ack_timer = self._reactor.later(self._ack_timeout_s / 4, self._check_acks)
         return True
@@ -214,7 +219,11 @@ class Upstream:
 
     def _pump_now(self):
         self._pump_queued = False
-        self.pump()
+        self._gave_way = not self._gave_way and self._fresh()
+        if self._gave_way:
+            self._queue_pump()       # an alert may be among them: it is not to wait until more is packed
+        else:
+            self.pump()
 
     def _arm(self, now):
         """A timer for the lane that is due first."""
@@ -242,6 +251,8 @@ class Upstream:
         self._bytes_in_flight -= message.size
         if failure is None:
             self._failures = 0
+            if message.backlog:
+                self._pace.acknowledged(message.size, message.alone, self._reactor.monotonic() - message.sent_at)
             message.lane.acknowledged(message)
         else:
             self._refused(message, failure)
@@ -249,11 +260,15 @@ class Upstream:
 
     def _refused(self, message, failure):
         """The server answered but will not take it: the lane pauses, the connection and the other lanes go on."""
-        lane = message.lane
+        lane, gone = message.lane, [message]
         if self._on_event is not None and not lane.refusal:
             self._on_event("refused", f"lane {lane.name}: {self._link.where} refuses messages on {message.topic}: {failure}")
         for mid in [mid for mid, other in self._in_flight.items() if other.lane is lane]:
-            self._bytes_in_flight -= self._in_flight.pop(mid).size
+            gone.append(self._in_flight.pop(mid))
+            self._bytes_in_flight -= gone[-1].size
+        for message in gone:
+            if message.backlog:
+                self._pace.forgotten(message.size)
         lane.refused(failure, self._reactor.now)
 
     def _check_acks(self):
@@ -295,6 +310,7 @@ class Upstream:
     def _disconnected(self, reason):
         self._in_flight.clear()
         self._bytes_in_flight = 0
+        self._pace.reset()
         for timer in (self._timer, self._ack_timer):
             if timer is not None:
                 timer.cancel()

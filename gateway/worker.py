@@ -11,6 +11,8 @@ from gateway import lean, sandbox
 
 lean.leave_out_early()
 lean.leave_out_openssl()
+lean.leave_out_bindings()
+
 
 def main() -> int:
     """Serve until the daemon is gone. What goes wrong ends the process: the daemon has all states, and starts another."""
@@ -24,6 +26,7 @@ def main() -> int:
 
 def serve(parent):
     sandbox.prepare(parent)
+    lean.leave_out_bindings()
     from edge import _wasmtime
     from gateway.hosting import Hosting
     from gateway._answerer import Answerer

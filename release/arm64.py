@@ -123,7 +123,7 @@ def compared(board):
 
 def attacked(board):
     """Hostile modules beside good rules there: none ends the process or changes what another rule puts out, and each is stopped."""
-    for part in ("tests/hostile", "tests/host", "tests/log", "rules/ready"):
+    for part in ("tests/soak", "tests/hostile", "tests/host", "tests/log", "rules/ready"):
         shutil.copytree(ROOT / part, board.root / "tmp/suite" / part, ignore=shutil.ignore_patterns("__pycache__"))
     said = board.call("/opt/tidegate/bin/python3", "/tmp/suite/tests/hostile/hostile_run.py", "--seed", "1", "--count", HOSTILE, "--child-every", "30", "--emulated")
     result = json.loads(said.splitlines()[-1])

@@ -10,6 +10,7 @@ import email
 import gzip
 import hashlib
 import importlib
+import json
 import os
 import re
 import shutil
@@ -22,7 +23,9 @@ import tomllib
 from pathlib import Path
 
 import inspection
+import lock
 import manual
+import sbom
 
 ROOT = Path(__file__).resolve().parent.parent
 DEBIAN = ROOT / "release" / "debian"
@@ -43,8 +46,11 @@ def build(out, machine, wheels, version=None, level=6) -> Path:
     os.umask(0o022)
     with tempfile.TemporaryDirectory(prefix="tidegate-deb-") as folder:
         root = Path(folder) / "root"
-        pythons = environment(root / "opt/tidegate", machine, wheels)
-        system(root, version, bundled(root / "opt/tidegate/lib/site-packages"))
+        pythons, hashes = environment(root / "opt/tidegate", machine, wheels)
+        site = root / "opt/tidegate/lib/site-packages"
+        system(root, version, bundled(site))
+        bill = sbom.document(version, ARCHITECTURES[machine], bundled(site), hashes, site, int(os.environ["SOURCE_DATE_EPOCH"]))
+        _write(root / "usr/share/doc/tidegate/tidegate.cdx.json", bill)
         control(root, machine, version, pythons)
         deb = out / f"tidegate_{version}_{ARCHITECTURES[machine]}.deb"
         run(["dpkg-deb", "--root-owner-group", "-Zxz", f"-z{level}", "-b", root, deb])
@@ -53,14 +59,16 @@ def build(out, machine, wheels, version=None, level=6) -> Path:
 
 # --- /opt/tidegate
 
-def environment(top, machine, wheels) -> list[tuple]:
-    """The virtual environment. Returns the versions of Python that it is for."""
+def environment(top, machine, wheels) -> tuple[list, dict]:
+    """The virtual environment. Returns the versions of Python that it is for, and name -> SHA-256 of the wheels in it."""
     site = top / "lib/site-packages"
     site.mkdir(parents=True)
     pythons = sorted({tuple(map(int, re.search(r"-cp(3)(\d+)-", wheel.name).groups())): wheel for wheel in wheels}.items())
+    hashes = {}
     for python, wheel in pythons:
         fresh = top / "fresh"
-        install(fresh, machine, python, wheel)
+        for name, digest in install(fresh, machine, python, wheel).items():
+            hashes.setdefault(name, set()).add(digest)
         for path in sorted(fresh.rglob("*")):
             to = site / path.relative_to(fresh)
             if path.is_dir():
@@ -71,7 +79,8 @@ def environment(top, machine, wheels) -> list[tuple]:
         link = top / f"lib/python{python[0]}.{python[1]}/site-packages"
         link.parent.mkdir()
         link.symlink_to("../site-packages")
-    shutil.rmtree(site / "bin", ignore_errors=True)
+    for folder in ("bin", "share"):                  # commands of others; and what lies in usr/share/doc
+        shutil.rmtree(site / folder, ignore_errors=True)
     for path in [path for pattern in UNUSED for path in site.glob(pattern)]:
         path.unlink()
     for path in site.rglob("*.so"):
@@ -81,14 +90,17 @@ def environment(top, machine, wheels) -> list[tuple]:
     (top / "bin").mkdir()
     (top / "bin/python3").symlink_to("/usr/bin/python3")
     (top / "pyvenv.cfg").write_text("home = /usr/bin\ninclude-system-site-packages = false\n")
-    return [python for python, _ in pythons]
+    return [python for python, _ in pythons], hashes
 
 
-def install(folder, machine, python, wheel):
-    """Everything for one version of Python, as pip lays it for that machine."""
-    platforms = [f"--platform={tag}_{machine}" for tag in ("manylinux_2_28", "manylinux_2_17", "manylinux2014", "linux")]
-    run([sys.executable, "-m", "pip", "install", "-q", "--disable-pip-version-check", "--target", folder, "--no-deps", "--no-compile", "--only-binary=:all:",
-         "--implementation=cp", f"--python-version={python[0]}.{python[1]}", *platforms, "-r", ROOT / "release/lock.txt", wheel])
+def install(folder, machine, python, wheel) -> dict:
+    """Everything for one version of Python, as pip lays it for that machine, if it has the hashes of the lock. Returns name -> SHA-256 of what was locked."""
+    pip = [sys.executable, "-m", "pip", "install", "--target", folder, "--no-compile", *lock.options(machine, f"{python[0]}.{python[1]}")]
+    with tempfile.NamedTemporaryFile() as report:
+        run([*pip, "--require-hashes", "--report", report.name, "-r", lock.LOCK])
+        installed = json.load(report)["install"]
+    run([*pip, wheel])
+    return {re.sub(r"[-_.]+", "-", one["metadata"]["name"]).lower(): one["download_info"]["archive_info"]["hashes"]["sha256"] for one in installed}
 
 
 def bundled(site) -> list[dict]:
@@ -108,7 +120,8 @@ def system(root, version, distributions):
     """Commands, configuration, units, pages."""
     for name, module in COMMANDS.items():
         _write(root / f"usr/bin/{name}", f'#!/bin/sh\nexec /opt/tidegate/bin/python3 -I -m {module} "$@"\n', 0o755)
-    _write(root / "etc/tidegate/tidegate.toml", (DEBIAN / "tidegate.toml").read_text())
+    for place in ("etc/tidegate", "opt/tidegate"):           # the second for `tidegate init`, to know whether the first was ever changed
+        _write(root / place / "tidegate.toml", (DEBIAN / "tidegate.toml").read_text())
     for unit in DEBIAN.glob("*.service"):
         _write(root / "lib/systemd/system" / unit.name, unit.read_text())
     for tree, sections in ((manual.tidegate(), _sections()), (manual.firmware_sim(), {})):
@@ -116,8 +129,8 @@ def system(root, version, distributions):
         _write(root / f"usr/share/man/man1/{name}.1.gz", _gzip(manual.man(tree, version, time.strftime("%Y-%m-%d", _now()), sections)))
         _write(root / f"usr/share/bash-completion/completions/{name}", manual.completion(tree))
     pages = root / "usr/share/doc/tidegate"
-    for page in (ROOT / "docs").glob("*.md"):
-        _write(pages / page.name, page.read_text())
+    for page in (*(ROOT / "docs").glob("*.md"), *(ROOT / "docs/monitoring").iterdir()):
+        _write(pages / page.relative_to(ROOT / "docs"), page.read_text())
     _write(pages / "changelog.gz", _gzip(_changelog(version)))
     _write(pages / "copyright", _copyright(distributions))
 

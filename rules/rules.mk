@@ -12,8 +12,9 @@ comma = ,
 .PHONY: rules rules-check
 rules: $(RULES:.c=.wasm) $(SQL_TEMPLATE)   ## compile the ready-made rules and the template of SQL (needs ziglang==0.17.1)
 
+$(foreach c,$(RULES),$(eval $(c:.c=.wasm): $(dir $(c))cases.samples))
 rules/ready/%.wasm: rules/ready/%.c rules/rules.mk $(wildcard rules/c/*)
-	$(RULE_CC) $(RULE_FLAGS) -Irules/c $< -o $@ && chmod 644 $@
+	$(RULE_CC) $(RULE_FLAGS) -Irules/c -I$(dir $<) $< -o $@ && chmod 644 $@
 
 $(SQL_TEMPLATE): rules/sql/sql_rule.c rules/rules.mk $(wildcard rules/c/*.h rules/sql/*.h)
 	$(RULE_CC) $(SQL_FLAGS) -Irules/c -Irules/sql $< -o $@ && chmod 644 $@

@@ -48,8 +48,8 @@ class Sink:
             return
         self.rows[delivery.stream] = self.rows.get(delivery.stream, 0) + len(delivery.batch)
         if delivery.stream == self._stream:
-            for row in delivery.batch.rows():
-                self.receipts.extend((row["seq"], now))
+            for seq in delivery.batch.column("seq"):
+                self.receipts.extend((seq, now))
 
     def report(self) -> dict:
         streams = self._receiver.report()

@@ -21,7 +21,7 @@ def run(arguments):
     problems, file = [], config.place(arguments.config)
     try:
         loaded = config.load(file)
-        problems = rulebook.problems(loaded) + links.problems(loaded) + signing.problems(loaded)
+        problems = beyond_form(loaded)
     except config.Problems as error:
         problems = error.items + (rulebook.problems(error.sound) if error.sound else [])
     if arguments.json:
@@ -32,3 +32,8 @@ def run(arguments):
         if not problems:
             print(f"{file}: ok")
     return 1 if problems else 0
+
+
+def beyond_form(loaded) -> list:
+    """(place, problem) of a configuration whose form is right: contracts, rules, files that it names, keys."""
+    return rulebook.problems(loaded) + links.problems(loaded) + signing.problems(loaded)

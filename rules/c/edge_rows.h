@@ -5,8 +5,10 @@ static tg_column tg_out_columns[TG_OUTPUTS_MAX];
 static uint32_t tg_rows_max;                              /* rows that every column has room for */
 
 TG_INLINE uint32_t tg_width(uint32_t kind) { return kind == BOOL ? 1 : kind == STR ? 4 : 8; }
-/* `$key` is the only output whose kind is the input's (output_like) and that emit() serves: a str. */
-TG_INLINE uint32_t tg_out_kind(output o) { return tg_outputs[o].kind == ANY ? STR : tg_outputs[o].kind; }
+#ifndef TG_LIKE_KIND                                      /* of an output whose kind is the input's (output_like): emit() serves `$key` alone, a str */
+#define TG_LIKE_KIND(o) STR
+#endif
+TG_INLINE uint32_t tg_out_kind(output o) { return tg_outputs[o].kind == ANY ? TG_LIKE_KIND(o) : tg_outputs[o].kind; }
 
 TG_FN void tg_more_rows(void) {
     uint32_t rows = tg_answer.rows, room = tg_rows_max ? 2 * tg_rows_max : 64;

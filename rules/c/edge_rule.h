@@ -28,6 +28,8 @@
 
 /* The manifest: JSON, written as it is. It becomes the custom section `tidegate.rule`. */
 #define RULE(...) __asm__(".section .custom_section.tidegate.rule,\"\",@\n.ascii " TG_QUOTE(#__VA_ARGS__) "\n.text\n");
+/* The samples of a rule with RULE(): a file, found as #include finds it. They become the custom section `tidegate.cases`, and admission runs them. */
+#define SAMPLES(file) __asm__(".section .custom_section.tidegate.cases,\"\",@\n.incbin " TG_QUOTE(file) "\n.text\n");
 
 enum { F64 = 1, I64 = 2, BOOL = 3, STR = 4, TIME = 5, ANY = 0, NUMBER = 6 };  /* kinds; ANY and NUMBER of inputs only */
 enum { OPTIONAL = 1, NULLS = 2, TG_INPUTS_MAX = 64, TG_OUTPUTS_MAX = 256, TG_NONE = -1 };

@@ -9,6 +9,7 @@
 SQL_FROM_QUERY(space_end) unsigned char *sql_space_end(void);
 #define __heap_base (*sql_space_end())                    /* what edge_rule.h takes for the heap's begin */
 #define RULE_STATE sql_table.state
+#define TG_LIKE_KIND(o) tg_inputs[tg_outputs[o].flags].kind
 #include "edge_rule.h"
 #include "sql_functions.h"
 
@@ -196,8 +197,10 @@ static void open(void) {
     if (tg_the_plan.error) return;
     for (uint32_t i = 0; i < sql_table.n_inputs; i++)
         input_of((text){sql_table.inputs[i].name, sql_table.inputs[i].name_size}, sql_table.inputs[i].kind, sql_table.inputs[i].flags | NULLS);
-    for (uint32_t i = 0; i < sql_table.n_outputs; i++)
-        output_of((text){sql_table.outputs[i].name, sql_table.outputs[i].name_size}, sql_table.outputs[i].kind, 0);
+    for (uint32_t i = 0; i < sql_table.n_outputs; i++) {
+        const tg_field *o = &sql_table.outputs[i];            /* flags: 0, or one more than the input whose unit it has */
+        output_of((text){o->name, o->name_size}, o->flags ? ANY : o->kind, o->flags ? o->flags - 1 : 0);
+    }
     tg_the_plan.key = sql_table.key, tg_the_plan.time = sql_table.time;
     sql_copies = tg_new(sql_table.n_outputs * (uint32_t)sizeof *sql_copies + 8);
     if (sql_table.form == SINGLE) return;

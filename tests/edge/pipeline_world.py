@@ -1,11 +1,13 @@
 """A whole gateway without sockets and clock: raw events in, what the receiver has in the end out, over a disk in memory that loses and refuses."""
 
 import json
+import os
 import tempfile
 
 import pytest
 from memory_disk import MemoryDisk
 from msgspec.structs import replace
+from settings import ENV, GATEWAY, GONE, ONCE, TUMBLE
 
 from edge._intake import Intake, Topics
 from edge.codec import BATCH, ROW
@@ -24,23 +26,7 @@ S = 10**9
 START = 1_700_000_000 * S
 DATA = "data"
 
-CONFIG = """
-[gateway]
-name = "g1"
-data = "data"
-[listener]
-[upstream]
-host = "nowhere"
-[streams.env]
-topics = ["env/+"]
-key = "device"
-time = "ts"
-lateness = "2s"
-idle = "5s"
-[streams.env.fields]
-device = "str"
-seq = "i64"
-ts = { type = "time", format = "ms" }
+CONFIG = GATEWAY + ENV + """
 temp = { type = "f64", required = false }
 [streams.plain]
 topics = ["plain/#"]
@@ -48,23 +34,12 @@ topics = ["plain/#"]
 n = "i64"
 """
 
-RULES = CONFIG + """
-[rules.once]
-input = "env"
-module = "dedup"
-params = { id = "seq", within = "1m" }
-[rules.tumble]
-input = "once"
-module = "window"
-params = { length = "5s", fields = ["temp"], functions = ["count", "mean", "stddev", "min", "last"] }
+RULES = CONFIG + ONCE + TUMBLE + """
 [rules.hop]
 input = "once"
 module = "window"
 params = { length = "10s", hop = "3s", fields = ["temp"], functions = ["sum", "max", "first"] }
-[rules.gone]
-input = "env"
-module = "missing"
-params = { after = "12s" }
+""" + GONE + """
 [rules.band]
 input = "once"
 module = "deadband"
@@ -101,6 +76,9 @@ class Lines:
 
 @pytest.fixture(scope="session")
 def modules():
+    if given := os.environ.get("TIDEGATE_MODULES"):          # a cache that outlives the session
+        yield given
+        return
     with tempfile.TemporaryDirectory() as directory:
         yield directory
 

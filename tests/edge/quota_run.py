@@ -2,7 +2,6 @@
 memory, and a small tmpfs where one can be mounted. At the end, by stream and event by event: what the receiver lacks = what was announced = what the ledger calls
 evicted; lanes that may not evict lose nothing; nothing was taken from a lane while a less urgent one of those that share had something to give."""
 
-import argparse
 import contextlib
 import errno
 import json
@@ -13,9 +12,9 @@ import tempfile
 from pathlib import Path
 from types import SimpleNamespace
 
-HERE = Path(__file__).resolve().parent
-sys.path[:0] = [str(HERE), str(HERE.parent / "log"), str(HERE.parents[1])]
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "soak"))
 
+from campaign import main  # first: it finds the other folders
 from memory_disk import MemoryDisk
 from pipeline_world import S, World
 
@@ -194,21 +193,16 @@ def mounted(wanted, kibibytes):
             subprocess.run(["umount", "-l", folder], check=True)
 
 
-def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    for name, default in (("seed", 1), ("first", 0), ("count", 20)):
-        parser.add_argument(f"--{name}", type=int, default=default)
-    arguments = parser.parse_args()
+def run(seed, first, count):
     broken, figures = [], dict.fromkeys(("quota", "full", "tmpfs", "events", "evicted", "blocked turns"), 0)
     with tempfile.TemporaryDirectory() as modules:
-        for i in range(arguments.first, arguments.first + arguments.count):
+        for i in range(first, first + count):
             try:
-                run_unit(arguments.seed, i, modules, broken, figures)
+                run_unit(seed, i, modules, broken, figures)
             except Exception as error:           # one broken unit does not hide the others
-                broken.append(f"seed {arguments.seed}, unit {i}: {error!r}")
-    print(json.dumps({"seed": arguments.seed, "units": arguments.count, **figures, "broken": broken}))
-    return 1 if broken else 0
+                broken.append(f"seed {seed}, unit {i}: {error!r}")
+    return figures, broken
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(run, __doc__, 20))

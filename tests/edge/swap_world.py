@@ -6,15 +6,12 @@ from pathlib import Path
 import tidegate_rules
 from msgspec.structs import replace
 from pipeline_world import CONFIG, START, S, World, env
+from settings import ONCE
 
 from edge.deployment import Deployment
 from edge.module import Module
 
-RULES = CONFIG + """
-[rules.once]
-input = "env"
-module = "dedup"
-params = { id = "seq", within = "1m" }
+RULES = CONFIG + ONCE + """
 [rules.tumble]
 input = "once"
 module = "window"

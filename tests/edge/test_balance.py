@@ -5,16 +5,13 @@ import random
 import pytest
 from memory_disk import MemoryDisk, PowerCut
 from pipeline_world import CONFIG, START, S, World, env, modules, plain
+from settings import ONCE
 
 from edge.balance import FINDINGS_MAX, SPANS_MAX, Balance
 from edge.books import STREAM
 from edge.receiver import Receiver
 
-LANES = CONFIG + """
-[rules.once]
-input = "env"
-module = "dedup"
-params = { id = "seq", within = "1m" }
+LANES = CONFIG + ONCE + """
 [lanes.alerts]
 streams = ["plain"]
 age = "0s"

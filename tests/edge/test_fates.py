@@ -8,7 +8,7 @@ from pipeline_world import CONFIG, World, env, modules, plain
 
 from edge import fates
 from edge.errors import DiskError
-from edge.records import BATCH, DEAD, FATE
+from edge.records import BATCH, DEAD, FATE, between
 from gateway.letters import LETTERS_MAX, Letters
 
 __all__ = ["modules"]
@@ -39,12 +39,12 @@ class Gateway:
 
 
 def numbers(world):
-    return [r.position for r in fates._records(world.pipeline.dead.log, world.pipeline.dead.log.tail) if r.kind == DEAD]
+    return [r.position for r in between(world.pipeline.dead.log, world.pipeline.dead.log.tail) if r.kind == DEAD]
 
 
 def states(world):
     known = {}
-    for record in fates._records(world.pipeline.dead.log, world.pipeline.dead.log.tail):
+    for record in between(world.pipeline.dead.log, world.pipeline.dead.log.tail):
         if record.kind == FATE:
             fates.learn(known, fates.fate(record))
     return [known.get(n, "waiting") for n in numbers(world)]
@@ -183,7 +183,7 @@ def test_what_is_dropped_stays_whole_and_is_not_retried(modules, files):
     answer = ask(world, "drop")
     assert answer["done"] == numbers(world) and states(world) == ["dropped"] * 5
     assert not ask(world, "drop")["done"] and not ask(world)["done"]
-    held = {r.position: r.payload for r in fates._records(world.pipeline.dead.log, 0) if r.kind == DEAD}
+    held = {r.position: r.payload for r in between(world.pipeline.dead.log, 0) if r.kind == DEAD}
     assert len(held) == 5 and all(payload for payload in held.values())
     world.assert_balanced()
     world.crash(0)
@@ -209,4 +209,4 @@ def test_requests_are_bounded(modules, files):
     for request in ({"do": "burn", "numbers": []}, {"do": "retry", "numbers": ["1"]}, {"do": "retry", "numbers": [-1]}, {"do": "retry", "numbers": list(range(LETTERS_MAX + 1))}):
         with pytest.raises(Exception, match="letters"):
             Letters(Gateway(world)).handle({"who": "test", **request})
-    assert not any(r.kind == BATCH and r.count > LETTERS_MAX for r in fates._records(world.pipeline.journal.log, 0))
+    assert not any(r.kind == BATCH and r.count > LETTERS_MAX for r in between(world.pipeline.journal.log, 0))

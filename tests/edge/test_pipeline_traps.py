@@ -6,6 +6,7 @@ import pytest
 import rule_module as m
 from memory_disk import MemoryDisk, PowerCut
 from pipeline_world import START, S, World, modules
+from settings import GATEWAY
 
 from edge.codec import decode_columns
 from edge.errors import RuleError
@@ -35,13 +36,7 @@ PROCESS = """(local $r i32) (local $at i32) (local $rows i32) (local $values i32
   (i32.store (i32.const 0x400) (i32.const 0x600))
   (i32.const 0x400)"""
 
-CONFIG = """
-[gateway]
-name = "g1"
-data = "data"
-[listener]
-[upstream]
-host = "nowhere"
+CONFIG = GATEWAY + """
 [streams.s]
 topics = ["s"]
 key = "id"

@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from memory_disk import MemoryDisk, PowerCut
 from pipeline_world import S, World, modules
+from settings import GATEWAY
 
 from edge._batch import Batch
 from edge._repeats import Repeats
@@ -19,13 +20,7 @@ from edge.records import BATCH
 from edge.schema import Field, Schema
 
 SCHEMA = Schema("s", (Field("device", "str"), Field("id", "str"), Field("n", "i64"), Field("on", "bool")), 1, "device", None)
-CONFIG = """
-[gateway]
-name = "g1"
-data = "data"
-[listener]
-[upstream]
-host = "nowhere"
+CONFIG = GATEWAY + """
 [streams.ids]
 topics = ["ids/+"]
 key = "device"

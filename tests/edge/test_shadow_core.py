@@ -148,7 +148,7 @@ def test_a_promoted_shadow_says_what_it_would_have_said_had_it_always_run(module
             swap = world.carry_out(world.core.promote("tumble", who="test"))
             assert (swap.state, swap.policy, swap.notes) == ("done", "keep", [])
             now = world.core.deployments["tumble"]
-            assert now.previous == was.version and now.version == was.shadow and now.shadow is None and world.stage("tumble").shadow is None
+            assert now.previous == was.kept and now.version == was.shadow and now.shadow is None and world.stage("tumble").shadow is None
         world.assert_balanced()
 
     script.play(world, on_step)

@@ -163,3 +163,37 @@ def test_the_partial_stream_of_a_rule_that_comes_and_goes_goes_on_counting(modul
         finished(world.carry_out(world.core.deploy(tumble, policy="fresh")))
     world.drain()
     assert partial == [0, 3, 6] and len(world.of("tumble.partial")) == 9 and not world.missing() and not world.announced()
+
+
+def test_going_back_takes_the_limits_and_the_stream_of_that_version_along(modules):
+    world = World(modules).start()
+    before = world.core.deployments["hop"]
+    finished(world.deploy("hop", params=before.params | {"length": "12s"}, input="env", limits=LIMITS, policy="fresh"))
+    after = world.core.deployments["hop"]
+    for then in (before, after, before):
+        finished(world.carry_out(world.core.rollback("hop")))
+        now = world.core.deployments["hop"]
+        assert (now.digest, now.params, now.input, now.limits) == (then.digest, then.params, then.input, then.limits)
+        assert world.stage("hop").input.name == then.input
+    world = world.crash()
+    finished(world.carry_out(world.core.rollback("hop")))
+    assert world.core.deployments["hop"].input == "env"
+
+
+def test_other_limits_or_lanes_for_the_same_version_leave_the_version_before_where_it_is(modules):
+    world = World(modules).start()
+    first = world.core.deployments["hop"]
+    finished(world.deploy("hop", params=first.params | {"length": "12s"}, policy="fresh"))
+    finished(world.deploy("hop", limits=LIMITS, policy="keep"))
+    finished(world.carry_out(world.core.rollback("hop")))
+    assert world.core.deployments["hop"].params == first.params
+
+
+def test_whoever_watches_the_partial_stream_sees_what_a_swap_closes(modules):
+    world, seen = World(modules).start(), []
+    world.stream("tumble.partial").tap = lambda batch: seen.extend((batch.first_sequence + i, repr(row)) for i, row in enumerate(batch.rows()))
+    for i in range(4):
+        world.now_ns = START + i * S
+        world.put(*(env(d, i, world.now_ns // 10**6, 20.0) for d in "ab"))
+    finished(world.deploy("tumble", params=world.core.deployments["tumble"].params | {"length": "7s"}, policy="fresh"))
+    assert len(seen) == 2 and [sequence for sequence, _ in seen] == [0, 1]

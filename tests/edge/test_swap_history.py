@@ -10,6 +10,7 @@ import tidegate_rules
 from memory_disk import PowerCut
 from msgspec.structs import replace
 from pipeline_world import CONFIG, S, World, env, modules
+from settings import ONCE
 
 from edge.deployment import Deployment
 from edge.errors import ConfigError
@@ -17,11 +18,7 @@ from edge.module import Module
 
 __all__ = ["modules"]
 
-RULES = CONFIG + """
-[rules.once]
-input = "env"
-module = "dedup"
-params = { id = "seq", within = "1m" }
+RULES = CONFIG + ONCE + """
 [rules.tumble]
 input = "once"
 module = "window"

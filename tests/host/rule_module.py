@@ -3,6 +3,7 @@
 import json
 
 import wasmtime
+from wasm_bytes import leb
 
 from edge._batch import Batch
 from edge.module import Module
@@ -44,14 +45,6 @@ def module(body="", *, process="(i32.const 0)", pages=4, alloc=f"(i32.const {ARE
 def with_manifest(wasm, manifest) -> bytes:
     payload = leb(len("tidegate.rule")) + b"tidegate.rule" + (manifest if isinstance(manifest, bytes) else json.dumps(manifest).encode())
     return bytes(wasm) + b"\0" + leb(len(payload)) + payload
-
-
-def leb(n) -> bytes:
-    out = bytearray()
-    while n > 127:
-        out.append(n & 127 | 128)
-        n >>= 7
-    return bytes(out) + bytes([n])
 
 
 def rows(n=10):

@@ -15,7 +15,8 @@ from pathlib import Path
 
 import rule_module as m
 import wasmtime
-from rule_module import leb
+import wasm_bytes
+from wasm_bytes import leb, leb_at
 
 ROOT = Path(__file__).resolve().parents[2]
 WILD = (0, 1, 3, 4, 7, 8, 0x100, 0x7FFF, 0x8000, 0xFFFF, 0x10000, 0x3FFFC, 0x3FFFF, 0x40000, 0x40001, 0x7FFFFFFF, 0x80000000, 0xFFFFFFF0, 0xFFFFFFFF)
@@ -189,7 +190,7 @@ def random_code(rng):
 
 def as_rule(wasm, rng):
     """A module of binaryen's with a rule's exports, which call functions of its own; its imports become functions that do nothing."""
-    sections = {number: payload for number, payload in _sections(wasm) if number}
+    sections = {number: payload for number, payload in wasm_bytes.sections(wasm) if number}
     types, functions, code = (_entries(sections.get(n, b"\0")) for n in (1, 3, 10))
     imported = _imported(sections.pop(2, b"\0"))
     exports = _exported(sections.get(7, b"\0"))
@@ -217,25 +218,6 @@ def as_rule(wasm, rng):
     return m.with_manifest(out, m.MANIFEST)
 
 
-def _sections(wasm):
-    at = 8
-    while at < len(wasm):
-        size, start = _leb_at(wasm, at + 1)
-        yield wasm[at], wasm[start:start + size]
-        at = start + size
-
-
-def _leb_at(data, at):
-    result = shift = 0
-    while True:
-        byte = data[at]
-        at += 1
-        result |= (byte & 127) << shift
-        shift += 7
-        if byte < 128:
-            return result, at
-
-
 def _sleb(n):
     out = bytearray()
     while True:
@@ -246,48 +228,48 @@ def _sleb(n):
 
 
 def _entries(payload):
-    count, at = _leb_at(payload, 0)
+    count, at = leb_at(payload, 0)
     return count, payload[at:]
 
 
 def _number_at(numbers, index):
     at = 0
     for _ in range(index + 1):
-        value, at = _leb_at(numbers, at)
+        value, at = leb_at(numbers, at)
     return value
 
 
 def _names(payload, at):
-    size, at = _leb_at(payload, at)
+    size, at = leb_at(payload, at)
     return payload[at:at + size], at + size
 
 
 def _imported(payload):
     """Type indices of imported functions. binaryen imports nothing else."""
-    count, at = _leb_at(payload, 0)
+    count, at = leb_at(payload, 0)
     types = []
     for _ in range(count):
         _, at = _names(payload, at)
         _, at = _names(payload, at)
         assert payload[at] == 0, "binaryen imports functions only"
-        kind, at = _leb_at(payload, at + 1)
+        kind, at = leb_at(payload, at + 1)
         types.append(kind)
     return types
 
 
 def _exported(payload):
-    count, at = _leb_at(payload, 0)
+    count, at = leb_at(payload, 0)
     found = []
     for _ in range(count):
         name, at = _names(payload, at)
         kind = payload[at]
-        index, at = _leb_at(payload, at + 1)
+        index, at = leb_at(payload, at + 1)
         found.append((name.decode(), kind, index))
     return found
 
 
 def _signatures(payload):
-    count, at = _leb_at(payload, 0)
+    count, at = leb_at(payload, 0)
     found = []
     for _ in range(count):
         parameters, at = _names(payload, at + 1)

@@ -10,7 +10,6 @@ Every module passes the checks, the compiler's child included, that production h
 child of their own, the others are compiled in this process by the same settings.
 """
 
-import argparse
 import ctypes
 import gc
 import json
@@ -22,9 +21,9 @@ import time
 from collections import Counter
 from pathlib import Path
 
-HERE = Path(__file__).resolve().parent
-sys.path[:0] = [str(HERE), str(HERE.parent / "host"), str(HERE.parent / "log"), str(HERE.parents[1]), str(HERE.parents[1] / "rules")]
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "soak"))
 
+from campaign import main  # first: it finds the other folders
 import hostile_modules
 import rule_module as m
 import wasmtime
@@ -33,6 +32,7 @@ from memory_disk import MemoryDisk
 from edge._intake import Intake, Topics
 from edge._watermark import Watermarks
 from edge.code import check
+from edge.codec import encode_columns
 from edge.compile import Cache
 from edge.engine import engine, new_engine
 from edge.errors import ConfigError, RuleError
@@ -115,7 +115,7 @@ class Line:
         self.intake, self.put_out, self.traps, self.times = Intake(Topics()), [], [], []
         self.pipeline.on_trap = lambda stage, error: self.traps.append(error)
         for outbox in self.pipeline.outboxes:
-            outbox.append = lambda stream, batch, payload: self.put_out.append((stream.name, batch.first_sequence, payload))
+            outbox.append = lambda stream, batch, payload: self.put_out.append((stream.name, batch.first_sequence, payload or encode_columns(batch)))
         self.good = list(self.pipeline.stages)
 
     def turn(self, events, now_ns) -> float:
@@ -218,7 +218,7 @@ class Run:
 def run(seed, first, count, child_every, emulated=False):
     """The results, and what was broken. emulated: memory grows by what an emulator has translated, and is not judged."""
     with tempfile.TemporaryDirectory(prefix="tidegate-hostile-") as folder:
-        it, began, before = Run(folder, seed), time.monotonic(), None
+        it, before = Run(folder, seed), None
         for i in range(first, first + count):
             label, wasm = hostile_modules.module(seed, i)
             it.module(label, wasm, i % child_every == 0)
@@ -233,9 +233,9 @@ def run(seed, first, count, child_every, emulated=False):
         for fate, least in (("quarantined", 0.03), ("ran", 0.1), ("refused: refused", 0.05)):
             if count >= 200 and it.fates[fate] < least * count:
                 it.broken.append(f"only {it.fates[fate]} of {count} modules {fate}: this run tried too little")
-        return {"seed": seed, "first": first, "modules": count, "fates": dict(it.fates), "overrun_ms": round(it.overrun_ns / 1e6, 1),
+        return {"fates": dict(it.fates), "overrun_ms": round(it.overrun_ns / 1e6, 1),
                 "p99_of_others_us": round(beside / 1e3, 1), "p99_without_us": round(quiet / 1e3, 1), "p99_ratio": round(beside / quiet, 3),
-                "growth_mb": round(growth / 1e6, 2), "seconds": round(time.monotonic() - began, 1), "binaryen": bool(hostile_modules.BINARYEN)}, it.broken
+                "growth_mb": round(growth / 1e6, 2), "binaryen": bool(hostile_modules.BINARYEN)}, it.broken
 
 
 def settled_bytes():
@@ -245,18 +245,5 @@ def settled_bytes():
     return int(Path("/proc/self/statm").read_text().split()[1]) * 4096
 
 
-def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(1 << 32))
-    parser.add_argument("--first", type=int, default=0)
-    parser.add_argument("--count", type=int, default=2000)
-    parser.add_argument("--child-every", type=int, default=50)
-    parser.add_argument("--emulated", action="store_true")
-    arguments = parser.parse_args()
-    results, broken = run(arguments.seed, arguments.first, arguments.count, arguments.child_every, arguments.emulated)
-    print(json.dumps(results | {"broken": broken[:20]}))
-    return 1 if broken else 0
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(run, __doc__, 2000, child_every=50, emulated=False))

@@ -12,19 +12,16 @@ from there on the scan stands as it stood without the flip, and its state is all
 - 1 of BESIDE flips one more bit in another file, by the seed: index, identity, checkpoints, rule store's catalogue and deployments, audit log: opened by their own code.
 """
 
-import argparse
-import json
 import random
 import sys
 import tempfile
-import time
 import traceback
 from collections import Counter
 from pathlib import Path
 
-HERE = Path(__file__).resolve().parent
-sys.path[:0] = [str(HERE), *(str(HERE.parent / name) for name in ("host", "manage", "edge")), str(HERE.parents[1]), str(HERE.parents[1] / "rules")]
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "soak"))
 
+from campaign import main  # first: it finds the other folders
 from crash_states import Found
 from log_oracle import DIRECTORY, open_log, read_all
 from pipeline_world import CONFIG, S, World, env
@@ -175,21 +172,8 @@ def run(seed, first, count):
         rot.flip(i)
         if len(rot.broken) > 20:
             break
-    return rot
-
-
-def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(1 << 32))
-    parser.add_argument("--first", type=int, default=0)
-    parser.add_argument("--count", type=int, default=COARSE)
-    arguments = parser.parse_args()
-    began = time.monotonic()
-    rot = run(arguments.seed, arguments.first, arguments.count)
-    print(json.dumps({"seed": arguments.seed, "first": arguments.first, "flips": arguments.count, "records": len(rot.records), "fates": dict(rot.fates),
-                      "seconds": round(time.monotonic() - began, 1), "broken": rot.broken[:20]}))
-    return 1 if rot.broken else 0
+    return {"records": len(rot.records), "fates": dict(rot.fates)}, rot.broken
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(run, __doc__, COARSE))

@@ -6,17 +6,15 @@ A unit is an operation; unit i is operation i modulo their number, in its round 
 Prints one JSON object: for each operation the states visited, points in time, those whose mixtures were all visited and those of which a sample was.
 """
 
-import argparse
-import json
 import random
 import sys
 import time
 import traceback
 from pathlib import Path
 
-HERE = Path(__file__).resolve().parent
-sys.path[:0] = [str(HERE), *(str(HERE.parent / name) for name in ("host", "manage", "edge")), str(HERE.parents[1]), str(HERE.parents[1] / "rules")]
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "soak"))
 
+from campaign import main  # first: it finds the other folders
 import crash_operations
 from crash_core import CORE
 from crash_states import Enumeration, Found, Recorder
@@ -50,7 +48,8 @@ def visit(name, operation, seed, settled=True, broken_max=3, disk=None):
             "seconds": round(time.perf_counter() - began, 1)}, broken
 
 
-def run(seed, first, count, only=None):
+def run(seed, first, count, only):
+    """only: operations whose name has this in it."""
     results, broken = {}, []
     names = list(OPERATIONS)
     for i in range(first, first + count):
@@ -61,22 +60,8 @@ def run(seed, first, count, only=None):
         known = results.setdefault(name, dict.fromkeys(figures, 0))
         results[name] = {k: max(known[k], v) if k == "n_max" else round(known[k] + v, 1) for k, v in figures.items()}
         broken += wrong
-    return results, broken
-
-
-def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(1 << 32))
-    parser.add_argument("--first", type=int, default=0)
-    parser.add_argument("--count", type=int, default=len(OPERATIONS))
-    parser.add_argument("--only", help="operations whose name has this in it")
-    arguments = parser.parse_args()
-    began = time.monotonic()
-    results, broken = run(arguments.seed, arguments.first, arguments.count, arguments.only)
-    print(json.dumps({"seed": arguments.seed, "first": arguments.first, "states": sum(r["states"] for r in results.values()), "operations": results,
-                      "seconds": round(time.monotonic() - began, 1), "broken": broken[:20]}))
-    return 1 if broken else 0
+    return {"states": sum(r["states"] for r in results.values()), "operations": results}, broken
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(run, __doc__, len(OPERATIONS), only=""))

@@ -10,22 +10,18 @@ a fault, also after a power cut that leaves only what was synced; and no error b
 A read that fails in earnest costs what is read there, so after EIO in open or pread only that is promised: the gateway starts, takes in events, and these arrive.
 """
 
-import argparse
 import errno
 import functools
 import hashlib
-import json
-import random
 import sys
 import tempfile
-import time
 import traceback
 from collections import Counter
 from pathlib import Path
 
-HERE = Path(__file__).resolve().parent
-sys.path[:0] = [str(HERE), *(str(HERE.parent / name) for name in ("host", "manage", "edge")), str(HERE.parents[1]), str(HERE.parents[1] / "rules")]
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "soak"))
 
+from campaign import main  # first: it finds the other folders
 import swap_world
 from log_oracle import Oracle, open_log
 from memory_disk import FaultyDisk
@@ -305,7 +301,8 @@ def run_one(rounds, fault, times, n, fates):
     it.serves() if earnest else it.check(expected)
 
 
-def run(first, count):
+def run(seed, first, count):
+    """seed says nothing here: all faults are tried."""
     fates, broken = Counter(), []
     for rounds, most in ((0, SHORT_N), (1, SHORT_N), *([(8, LONG_N)] if first + count > SHORT else [])):
         if len(clean(rounds)[0]) > most:
@@ -320,22 +317,9 @@ def run(first, count):
             broken.append(f"--first {i} --count 1: {name} x {times} at operation {n}, {clean(rounds)[0][n]}: {error!r} at {at}"[:700])
             if len(broken) > 20:
                 break
-    return fates, broken
-
-
-def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(1 << 32), help="says nothing here: all faults are tried")
-    parser.add_argument("--first", type=int, default=0)
-    parser.add_argument("--count", type=int, default=SHORT)
-    arguments = parser.parse_args()
-    began = time.monotonic()
-    fates, broken = run(arguments.first, arguments.count)
     runs = sum(n for fate, n in fates.items() if fate not in ("skipped", "beyond the run"))
-    print(json.dumps({"seed": arguments.seed, "first": arguments.first, "units": arguments.count, "runs": runs, "short_operations": [len(clean(r)[0]) for r in (0, 1)],
-                      "fates": dict(sorted(fates.items())), "seconds": round(time.monotonic() - began, 1), "broken": broken[:20]}))
-    return 1 if broken else 0
+    return {"runs": runs, "short_operations": [len(clean(r)[0]) for r in (0, 1)], "fates": dict(sorted(fates.items()))}, broken
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(run, __doc__, SHORT))

@@ -6,8 +6,6 @@ A unit is a cut; RUN cuts make a run, of one seed. In the end of each script the
 Prints one JSON object: cuts (and those during a start), rows compared, those of windows, swaps, starts, the longest start in seconds of wall time.
 """
 
-import argparse
-import json
 import random
 import sys
 import tempfile
@@ -15,9 +13,9 @@ import time
 import traceback
 from pathlib import Path
 
-HERE = Path(__file__).resolve().parent
-sys.path[:0] = [str(HERE), str(HERE.parent / "edge"), str(HERE.parents[1]), str(HERE.parents[1] / "rules")]
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "soak"))
 
+from campaign import main  # first: it finds the other folders
 from memory_disk import MemoryDisk, PowerCut
 from pipeline_script import script
 from pipeline_world import Script, World
@@ -113,17 +111,5 @@ def run(seed, first, count):
     return figures, broken
 
 
-def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(1 << 32))
-    parser.add_argument("--first", type=int, default=0)
-    parser.add_argument("--count", type=int, default=500)
-    arguments = parser.parse_args()
-    began = time.monotonic()
-    figures, broken = run(arguments.seed, arguments.first, arguments.count)
-    print(json.dumps({"seed": arguments.seed, "first": arguments.first, **figures, "seconds": round(time.monotonic() - began, 1), "broken": broken[:20]}))
-    return 1 if broken else 0
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(run, __doc__, 500))

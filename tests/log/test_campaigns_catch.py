@@ -92,9 +92,9 @@ def test_a_neighbour_that_is_lost_with_a_damaged_record_is_found_by_bit_rot(monk
 
     monkeypatch.setattr(bit_rot_run, "SEGMENT", 1 << 16)
     monkeypatch.setattr(bit_rot_run, "COARSE", 8192)
-    assert not bit_rot_run.run(1, 0, 300).broken
+    assert not bit_rot_run.run(1, 0, 300)[1]
     monkeypatch.setattr(bit_rot_run, "Scan", Blind)
-    assert bit_rot_run.run(1, 0, 300).broken
+    assert bit_rot_run.run(1, 0, 300)[1]
 
 
 def test_an_fsync_that_is_tried_again_is_found_by_io_errors(monkeypatch):
@@ -108,7 +108,7 @@ def test_an_fsync_that_is_tried_again_is_found_by_io_errors(monkeypatch):
     original = FaultyDisk.fdatasync
     monkeypatch.setattr(FaultyDisk, "fdatasync", sync_twice)
     units = [i for i in range(io_errors_run.SHORT) if io_errors_run.unit(i)[:3] == (0, io_errors_run.LIE, 1)]
-    assert any(io_errors_run.run(i, 1)[1] for i in units)
+    assert any(io_errors_run.run(1, i, 1)[1] for i in units)
 
 
 def test_a_record_that_is_forgotten_after_an_error_is_found_by_io_errors(monkeypatch):
@@ -118,4 +118,4 @@ def test_a_record_that_is_forgotten_after_an_error_is_found_by_io_errors(monkeyp
 
     original = Log._abandon
     monkeypatch.setattr(Log, "_abandon", abandon)
-    assert io_errors_run.run(0, 200)[1]
+    assert io_errors_run.run(1, 0, 200)[1]

@@ -2,6 +2,7 @@
 
 import msgspec
 from rule_module import STREAM
+from settings import GATEWAY
 
 from edge.deployment import Deployment
 from edge.errors import RuleError
@@ -10,13 +11,7 @@ from gateway.config import parse
 from gateway.manage import Manager
 from gateway.reactor import Reactor
 
-CONFIG = """
-[gateway]
-name = "g1"
-data = "data"
-[listener]
-[upstream]
-host = "nowhere"
+CONFIG = GATEWAY + """
 [streams.s]
 topics = ["s"]
 fields = { t = "f64" }
@@ -85,12 +80,12 @@ class FakeCore:
         self.calls.append(("deploy", wanted, policy, horizon_ns, who))
         old = self.deployments.get(wanted.rule)
         if old is not None and old.digest != wanted.digest:
-            wanted = msgspec.structs.replace(wanted, previous=old.version)
+            wanted = msgspec.structs.replace(wanted, previous=old.kept)
         return self._swap("swap", wanted.rule, wanted, policy, who)
 
     def rollback(self, rule, *, who=""):
         old = self.deployments[rule]
-        return self._swap("rollback", rule, msgspec.structs.replace(old, digest=old.previous["digest"], params=old.previous["params"], previous=old.version), who=who)
+        return self._swap("rollback", rule, msgspec.structs.replace(old.before(), previous=old.kept), who=who)
 
     def set_enabled(self, rule, enabled, *, who=""):
         return self._swap("enable" if enabled else "disable", rule, msgspec.structs.replace(self.deployments[rule], enabled=enabled), who=who)
@@ -105,7 +100,7 @@ class FakeCore:
 
     def promote(self, rule, *, who=""):
         old = self.deployments[rule]
-        return self._swap("promote", rule, msgspec.structs.replace(old, digest=old.shadow["digest"], params=old.shadow["params"], shadow=None, previous=old.version), who=who)
+        return self._swap("promote", rule, msgspec.structs.replace(old, digest=old.shadow["digest"], params=old.shadow["params"], shadow=None, previous=old.kept), who=who)
 
     def remove(self, rule, *, who=""):
         return self._swap("remove", rule, None, who=who)

@@ -1,5 +1,6 @@
 """The HTTP API as a client meets it: real sockets and TLS, a real local socket behind it, a fake Manager behind that."""
 
+import asyncio
 import hashlib
 import http.client
 import json
@@ -33,10 +34,11 @@ class Site:
     """A daemon's local socket, and the API in front of it in a thread; tokens "reader" and "writer"."""
 
     def __init__(self, folder, tls=None):
-        self.box, self.tls = Box(folder), tls
+        self.box, self.tls, self.said = Box(folder), tls, []
         self.access = f"{folder}/access"
         self.reader, self.writer = access.add_token(self.access, "ann", "read"), access.add_token(self.access, "bob", "write")
-        self._server, listening = server.server(api.application(self.box.directory), spec.Api(port=0, tls=tls, access=self.access), access.Access(self.access))
+        self._server, listening = server.server(api.application(self.box.directory), spec.Api(port=0, tls=tls, access=self.access), access.Access(self.access),
+                                                lambda part, message, level: self.said.append((level, message)))
         self.port = listening.getsockname()[1]
         self._thread = threading.Thread(target=self._server.run, kwargs={"sockets": [listening]})
         self._thread.start()
@@ -277,6 +279,38 @@ def test_a_server_that_is_not_trusted_gets_no_token(tls_site):
         context.minimum_version, context.maximum_version = ssl.TLSVersion.TLSv1, ssl.TLSVersion.TLSv1_1
     with pytest.raises(OSError), socket.create_connection(("127.0.0.1", tls_site.port)) as plain:
         context.wrap_socket(plain, server_hostname="localhost")
+
+
+def test_new_certificates_count_for_new_connections_and_broken_ones_do_not(tls_site, tmp_path):
+    """Without a restart; a connection that stands goes on with what it began."""
+    for name in ("ca.pem", "server.pem", "server.key"):
+        shutil.copy(f"{tls_site.folder}/{name}", tmp_path)
+    site = Site(tmp_path, spec.Tls(ca=f"{tmp_path}/ca.pem", cert=f"{tmp_path}/server.pem", key=f"{tmp_path}/server.key"))
+
+    def replace(name, source):
+        for end in ("pem", "key"):
+            shutil.copy(f"{tls_site.folder}/{source}.{end}", tmp_path / "new") if source else (tmp_path / "new").write_text("nonsense")
+            os.replace(tmp_path / "new", tmp_path / f"{name}.{end}")
+
+        for _ in range(2):               # what the server does every so many seconds: the second time they stand still
+            asyncio.run(look())
+
+    look, site._server.config.callback_notify = site._server.config.callback_notify, None
+    try:
+        old = ssl.get_server_certificate(("localhost", site.port))
+        standing = http.client.HTTPSConnection("localhost", site.port, timeout=60, context=ssl.create_default_context(cafile=f"{tmp_path}/ca.pem"))
+        standing.connect()
+        replace("server", "client")
+        new = ssl.get_server_certificate(("localhost", site.port))
+        assert new != old
+        standing.request("GET", "/v1/status", headers={"Authorization": f"Bearer {site.reader}"})
+        assert standing.getresponse().status == 200
+        standing.close()
+        replace("server", None)
+        assert [level for level, _ in site.said] == ["info", "warning"] and "stay in force" in site.said[1][1]
+        assert ssl.get_server_certificate(("localhost", site.port)) == new
+    finally:
+        site.close()
 
 
 # --- configuration and command

@@ -94,6 +94,39 @@ def test_versions_do_not_go_back_unless_forced(box):
     assert [line["forced"] for line in box.ask("rule.audit")["lines"] if "forced" in line] == [True, True]
 
 
+def test_versions_do_not_go_back_either_when_two_are_on_their_way(box):
+    push(box, rule("hot", 1))
+    newer, older = (box.ask("rule.push", digest=upload(box, rule("hot", version))) for version in (3, 2))
+    assert box.wait(newer)["state"] == "done"
+    older = box.wait(older)
+    assert older["state"] == "failed" and "does not come after version 3" in older["error"]
+    assert box.ask("rule.ls")["rules"][0]["version"] == "hot@3"
+
+
+def test_a_change_that_is_asked_for_again_after_a_restart_is_not_done_again(box):
+    for version in (1, 2):
+        push(box, rule("hot", version))
+    assert box.wait(box.ask("rule.rollback", rule="hot", once="a-1"))["state"] == "done"
+    box.close()
+    box.start()
+    with pytest.raises(TidegateError, match="recorded before.*rule audit"):
+        box.ask("rule.rollback", rule="hot", once="a-1")
+    assert box.ask("rule.ls")["rules"][0]["version"] == "hot@1"
+    assert box.wait(box.ask("rule.rollback", rule="hot", once="a-2"))["state"] == "done"
+    assert box.ask("rule.ls")["rules"][0]["version"] == "hot@2"
+
+
+def test_parameters_nested_too_deeply_are_refused_in_words(box):
+    push(box, rule("hot"))
+    nested = []
+    for _ in range(400):
+        nested = [nested]
+    with pytest.raises(TidegateError, match="nested"):
+        box.ask("rule.set", rule="hot", params={"value": nested})
+    with pytest.raises(TidegateError, match="nested"):
+        box.ask("rule.push", digest="hot@1", params={"value": nested})
+
+
 def test_a_stored_version_is_pushed_again_by_its_name(box):
     push(box, rule("hot", 1))
     push(box, rule("hot", 2))

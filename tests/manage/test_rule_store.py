@@ -1,11 +1,12 @@
 """The rule store: what put() returned is there after anything; what is damaged costs itself alone."""
 
+import hashlib
 import json
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from memory_disk import FaultyDisk, MemoryDisk
+from memory_disk import FaultyDisk, MemoryDisk, PowerCut
 from module_maker import rule
 
 from edge import whole
@@ -160,6 +161,26 @@ def test_a_disk_that_refuses_leaves_what_was_there():
             store.module(version.digest)
         kept = {digest(w) for step, w in done if step == "put" and ("remove", w) not in done} - {digest(C)}
         assert kept <= stored(store)
+
+
+def test_a_power_cut_while_a_signature_comes_costs_no_version():
+    """The file is replaced before the catalogue: in between it is not the file that the catalogue names, and still that version."""
+    signed = with_section(A, SIGNATURE_SECTION, b"signature")
+    with_both = MemoryDisk()
+    put(open_store(with_both), A)
+    begun = with_both.operations
+    put(open_store(with_both), signed, signed_by="plant")
+    for at in range(begun, with_both.operations):
+        disk = MemoryDisk(cut_at=at)
+        with pytest.raises(PowerCut):
+            put(open_store(disk), A)
+            put(open_store(disk), signed, signed_by="plant")
+        for survival in (0.0, 1.0):
+            store = open_store(disk.after_cut(survival))
+            assert store.module(digest(A)).content == Module(A).content, at
+            file = whole.read(store._disk, store.path(digest(A)), 1 << 20)
+            assert store.find(hashlib.sha256(file).hexdigest()) is not None, "what it says of the file is true again"
+            assert put(store, signed, signed_by="plant").signed_by == "plant" and store.module(digest(A)).signature == b"signature"
 
 
 # --- damage

@@ -34,7 +34,7 @@ def connect(v5, client=b"c", flags=2, tail=b"", properties=b""):
 
 
 USER = b"\x26" + text(b"a") + text(b"b")
-SOME_PROPERTIES = (b"", USER, b"\x02\0\0\0\1\x03" + text(b"t"), USER * 3, b"\x01\x01\x09" + text(b"\0\xff"), b"\x08" + text(b"x/y"), b"\x23\0\1", b"\x0b\x01", b"\x0b\xff\xff\xff\x7f")
+SOME_PROPERTIES = (b"", USER, b"\x02\0\0\0\1\x03" + text(b"t"), USER * 3, b"\x01\x01\x09" + text(b"\0\xff"), b"\x08" + text(b"x/y"), b"\x08" + text(b"x/+"), b"\x23\0\1", b"\x0b\x01", b"\x0b\xff\xff\xff\x7f")
 
 
 def seeds(v5):
@@ -223,7 +223,7 @@ class Reading:
                 _, inside = self._varint(inside)
             else:
                 for _ in range(2 if kind == "p" else 1):
-                    _, inside = self._string(inside, binary=kind == "b")
+                    _, inside = self._string(inside, b"\0+#" if key == 8 else b"\0", binary=kind == "b")       # 8: a topic name
         return found, data[size:]
 
     @staticmethod

@@ -5,7 +5,7 @@ import subprocess
 
 import pytest
 
-from gateway.broker import BrokerSource
+from gateway.broker import PACE_OWED_S, PACE_S, BrokerSource
 
 
 def source_of(world, broker, **settings):
@@ -108,6 +108,25 @@ def test_a_full_intake_stops_the_reading_and_loses_nothing(world, mosquitto):
     publish_lines(broker, 0, lines)
     world.until(lambda: len(world.events) == len(lines))
     assert payloads(world) == [line.encode() for line in lines]
+
+
+@pytest.mark.parametrize("qos, pace_s", [(0, PACE_S), (1, PACE_OWED_S)])
+def test_a_paced_source_looks_more_often_while_acknowledgements_are_owed(world, mosquitto, monkeypatch, qos, pace_s):
+    broker = mosquitto()
+    source = source_of(world, broker)
+    world.until(lambda: source.connected)
+    world.for_s(0.1)
+    world.committing = False
+    publish_lines(broker, qos, ["a"])
+    world.until(lambda: len(world.intake) == 1)
+    waits = []
+    monkeypatch.setattr(world.reactor, "later", lambda delay_s, fn: waits.append(delay_s))
+    source._paced = True
+    source._paced_read()
+    monkeypatch.undo()
+    assert waits == [pace_s]
+    world.committing = True
+    world.until(lambda: len(world.events) == 1)
 
 
 def test_a_disk_that_does_not_answer_holds_the_broker_back(world, mosquitto):

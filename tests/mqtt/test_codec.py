@@ -227,7 +227,7 @@ def test_connect_of_paho_is_read(version):
     packet = paho_bytes(version, action)
     c = mqtt.read_connect(packet)
     assert (c.version, c.client_id, c.clean, c.keep_alive_s, c.username, c.password) == (version, "c", True, 30, "ü", b"pw")
-    assert c.will == ("gone/c", b"\0\1", 1, True) and c.properties == ({mqtt.SESSION_EXPIRY: 77} if version == 5 else {})
+    assert c.will == ("gone/c", b"\0\1", 1, True, 3 if version == 5 else 0) and c.properties == ({mqtt.SESSION_EXPIRY: 77} if version == 5 else {})
     for n in range(3, len(packet)):                              # cut anywhere, with a right length: refused, not misread
         with pytest.raises(DeviceError):
             mqtt.read_connect(bytes([packet[0], n - 2]) + packet[2:n])

@@ -37,6 +37,7 @@ input = "env"
 module = "threshold"
 params = { field = "temp", op = ">", value = 30.0 }
 """
+WANTED = "etc/systemd/system/multi-user.target.wants"
 has = shutil.which
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600), pytest.mark.skipif(not (has("dpkg-deb") and has("llvm-strip")), reason="needs dpkg-deb and llvm-strip")]
 
@@ -116,6 +117,26 @@ def test_scripts_are_sound_shell():
             subprocess.run(["shellcheck", DEBIAN / name], check=True)
 
 
+def test_the_bill_of_materials_says_what_is_in_it(content):
+    """Valid CycloneDX; every distribution with version, licence and a hash of the lock; and what is compiled into wheels."""
+    from cyclonedx.schema import SchemaVersion
+    from cyclonedx.validation.json import JsonStrictValidator
+
+    import lock
+
+    text = (content / "usr/share/doc/tidegate/tidegate.cdx.json").read_text()
+    assert JsonStrictValidator(SchemaVersion.V1_6).validate_str(text) is None
+    bill = json.loads(text)
+    found = {part["name"]: part for part in bill["components"]}
+    assert {name: part["version"] for name, part in found.items()} == lock.pinned() and bill["metadata"]["component"]["version"] == "0.2"
+    for name, part in found.items():
+        (digest,) = part["hashes"]
+        assert digest["alg"] == "SHA-256" and f"sha256:{digest['content']}" in lock.LOCK.read_text().partition(f"{name}==")[2].partition("==")[0]
+        assert part["licenses"] and part["purl"] == f"pkg:pypi/{name}@{part['version']}"
+    embedded = {part["purl"] for whole in bill["components"] for part in whole.get("components", ())}
+    assert f"pkg:cargo/wasmtime@{lock.pinned()['wasmtime']}" in embedded and any(purl.startswith("pkg:generic/openssl@") for purl in embedded)
+
+
 @pytest.mark.skipif(not has("systemd-analyze"), reason="needs systemd-analyze")
 @pytest.mark.parametrize("unit", ["tidegate.service", "tidegate-api.service"])
 def test_a_unit_is_exposed_by_at_most_2(unit):
@@ -131,8 +152,10 @@ def test_the_lock_satisfies_the_project():
 
     from packaging.requirements import Requirement
 
-    text = (package_build.ROOT / "release/lock.txt").read_text()
-    locked = dict(re.findall(r"^([\w-]+)==(\S+)$", text, re.M))
+    import lock
+
+    text = lock.LOCK.read_text()
+    locked = lock.pinned()
     out = set(re.search(r"^#! (.*)$", text, re.M)[1].split())
     project = tomllib.loads((package_build.ROOT / "pyproject.toml").read_text())["project"]
     wanted = [Requirement(r) for r in (*project["dependencies"], *(r for extra in ("tools", "signing", "api") for r in project["optional-dependencies"][extra]))]
@@ -200,21 +223,32 @@ def box(tmp_path_factory, deb):
 
 @pytest.fixture(scope="module")
 def installed(box, deb):
-    box.dpkg("-i", deb)
+    box.said = box.dpkg("-i", deb)
     return box
 
 
 def test_installed_it_is_ready(installed):
-    """User, private data directory, unit enabled, the other one not, the configuration good, and no more than 35 MB beyond Python and wasmtime."""
+    """User, private data directory, no unit enabled before the gateway has a name, the configuration good, and no more than 35 MB beyond Python and wasmtime."""
     assert installed.call("getent", "passwd", "tidegate").split(":")[5] == "/var/lib/tidegate"
     assert installed.call("stat", "-c", "%U %a", "/var/lib/tidegate") == "tidegate 700\n"
-    wants = installed.root / "etc/systemd/system/multi-user.target.wants"
-    assert (wants / "tidegate.service").is_symlink() and not (wants / "tidegate-api.service").is_symlink()
+    assert [line for line in installed.said.splitlines() if line.startswith("tidegate: ")] == ["tidegate: now run: sudo tidegate init"]
+    assert not any((installed.root / WANTED / unit).is_symlink() for unit in ("tidegate.service", "tidegate-api.service"))
     assert installed.call("tidegate", "check") == "/etc/tidegate/tidegate.toml: ok\n"
     files = [p for p in (installed.root / "opt/tidegate").rglob("*") if p.is_file() and not p.is_symlink()]
     size = sum(p.stat().st_size for p in files if "/site-packages/wasmtime/" not in str(p))
     print(f"{size / 1e6:.1f} MB installed beyond Python and wasmtime")
     assert size <= 35_000_000
+
+
+def test_init_writes_over_the_conffile_that_nobody_changed_and_says_how_to_start(installed):
+    """The configuration, and secrets that the service's user may read and others may not. Who then enables the unit finds it so after an upgrade."""
+    said = installed.call("sh", "-c", "echo hush > /tmp/secret; tidegate init --name plant-7 --listen 1884 --upstream mqtt://plant@cloud.example --upstream-password-file /tmp/secret --start "
+                          "< /dev/null")
+    assert "/etc/tidegate/tidegate.toml: written" in said and said.splitlines()[-1] == "next: sudo systemctl enable --now tidegate"
+    assert "name = \"plant-7\"" in (installed.root / "etc/tidegate/tidegate.toml").read_text() and not (installed.root / "etc/tidegate/tidegate.toml.bak").exists()
+    assert "--force" in installed.call("tidegate", "init", "--name", "x", "--listen", "1", "--upstream", "none", status=2)
+    installed.call("systemctl", "enable", "tidegate")
+    assert (installed.root / WANTED / "tidegate.service").is_symlink()
 
 
 def test_what_is_bundled_can_be_imported(installed):
@@ -237,7 +271,7 @@ def test_an_upgrade_while_devices_send_loses_nothing_and_keeps_the_configuration
     time.sleep(1.5)
     installed.stop(daemon)               # what prerm does where systemd runs
     installed.dpkg("-i", again("0.3"))
-    assert path.read_text() == STREAM
+    assert path.read_text() == STREAM and (installed.root / WANTED / "tidegate.service").is_symlink()
     daemon = installed.start()
     sent = json.loads(fleet.communicate(timeout=90)[0])
     assert fleet.returncode == 0, sent

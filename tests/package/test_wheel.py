@@ -52,7 +52,9 @@ def test_the_wheel_has_what_runs_and_nothing_else(wheel):
     wanted = {installed_name(name) for name in files if installed_name(name) and (name.endswith(DATA) or "/templates/" in name)}
     suffix = sysconfig.get_config_var("EXT_SUFFIX")
     wanted |= {installed_name(name).removesuffix(".pyx") + suffix for name in files if installed_name(name) and name.endswith(".pyx")}
-    assert names == wanted
+    beside = {name.partition(".data/data/")[2] for name in names if ".data/" in name}
+    assert {name for name in names if ".data/" not in name} == wanted
+    assert beside == {f"share/doc/tidegate/{name.removeprefix('docs/')}" for name in files if name.startswith("docs/monitoring/")} != set()
 
 
 def test_the_installed_gateway_runs_the_demo(environment, tmp_path):

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import wasmtime
+from wasm_bytes import leb, leb_at, sections
 
 RULES = Path(__file__).parents[2] / "rules"
 KINDS = {"f64": 1, "i64": 2, "bool": 3, "str": 4, "time": 5}
@@ -17,40 +18,10 @@ ENGINE = wasmtime.Engine()
 _modules = {}
 
 
-def leb(data, i):
-    result = shift = 0
-    while True:
-        byte = data[i]
-        i += 1
-        result |= (byte & 127) << shift
-        shift += 7
-        if byte < 128:
-            return result, i
-
-
-def to_leb(n):
-    out = bytearray()
-    while n > 127:
-        out.append(n & 127 | 128)
-        n >>= 7
-    out.append(n)
-    return bytes(out)
-
-
-def sections(wasm):
-    """(id, payload) of each section of a core module."""
-    assert wasm[:8] == b"\0asm\1\0\0\0"
-    i = 8
-    while i < len(wasm):
-        size, start = leb(wasm, i + 1)
-        yield wasm[i], wasm[start : start + size]
-        i = start + size
-
-
 def manifest(wasm):
     for number, payload in sections(wasm):
         if number == 0:
-            size, start = leb(payload, 0)
+            size, start = leb_at(payload, 0)
             if payload[start : start + size] == b"tidegate.rule":
                 return json.loads(payload[start + size :])
     raise AssertionError("no manifest")
@@ -61,17 +32,17 @@ def export_globals(wasm):
     out, n = bytearray(wasm[:8]), 0
     for number, payload in sections(wasm):
         if number == 6:
-            n, i = leb(payload, 0)
+            n, i = leb_at(payload, 0)
             for _ in range(n):
                 assert payload[i : i + 3] == b"\x7f\x01\x41"
-                _, i = leb(payload, i + 3)
+                _, i = leb_at(payload, i + 3)
                 assert payload[i] == 0x0B
                 i += 1
         if number == 7:
-            count, i = leb(payload, 0)
+            count, i = leb_at(payload, 0)
             names = [f"tg$global:{g}".encode() for g in range(n)]
-            payload = to_leb(count + n) + payload[i:] + b"".join(to_leb(len(x)) + x + b"\3" + to_leb(g) for g, x in enumerate(names))
-        out += bytes([number]) + to_leb(len(payload)) + payload
+            payload = leb(count + n) + payload[i:] + b"".join(leb(len(x)) + x + b"\3" + leb(g) for g, x in enumerate(names))
+        out += bytes([number]) + leb(len(payload)) + payload
     return bytes(out), n
 
 

@@ -7,21 +7,25 @@ import sys
 
 import pytest
 import wasmtime
-from rule_harness import RULES, Refused, Rows, Rule, sections, to_leb
+from rule_harness import RULES, Refused, Rows, Rule
+from wasm_bytes import leb, sections
+
+from edge.module import Module
 
 ziglang = pytest.importorskip("ziglang", reason="the C rules are built with ziglang==0.17.1: pip install ziglang==0.17.1")
 FLAGS = [*(RULES / "c" / "flags").read_text().split(), "-Werror"]
 
 
 def compile_rule(folder, name):
-    command = [sys.executable, "-m", "ziglang", "cc", *FLAGS, f"-I{RULES / 'c'}", f"{name}.c", "-o", f"{name}.wasm"]
+    command = [sys.executable, "-m", "ziglang", "cc", *FLAGS, f"-I{RULES / 'c'}", "-I.", f"{name}.c", "-o", f"{name}.wasm"]
     subprocess.run(command, cwd=folder, check=True, timeout=100)
     return folder / f"{name}.wasm"
 
 
 @pytest.mark.parametrize("name", ["threshold", "window", "project"])
 def test_a_build_elsewhere_gives_the_same_bytes(name, tmp_path):
-    shutil.copy(RULES / "ready" / name / f"{name}.c", tmp_path)
+    for file in (f"{name}.c", "cases.samples"):
+        shutil.copy(RULES / "ready" / name / file, tmp_path)
     assert compile_rule(tmp_path, name).read_bytes() == (RULES / "ready" / name / f"{name}.wasm").read_bytes()
 
 
@@ -34,7 +38,7 @@ def test_the_example_of_the_readme_works(tmp_path):
 def test_the_smallest_module_of_the_abi_works(tmp_path):
     wasm = bytes(wasmtime.wat2wasm(re.search(r"```wat\n(.*?)```", (RULES / "ABI.md").read_text(), re.S)[1]))
     manifest = b'\x0dtidegate.rule{"name": "small", "version": 1, "abi": 1, "summary": "", "parameters": []}'
-    (tmp_path / "small.wasm").write_bytes(wasm + b"\0" + to_leb(len(manifest)) + manifest)
+    (tmp_path / "small.wasm").write_bytes(wasm + b"\0" + leb(len(manifest)) + manifest)
     rule = Rule(tmp_path / "small.wasm", [("temp", "f64")])
     assert rule.process(Rows([{"temp": float(t)} for t in range(100)] + [{}])).selected == list(range(31, 100))
 
@@ -74,5 +78,6 @@ def test_windows_of_a_rule_of_ones_own(tmp_path):
 @pytest.mark.parametrize("path", sorted((RULES / "ready").glob("*/*.wasm")), ids=lambda p: p.stem)
 def test_a_module_holds_no_path_and_no_debug_information(path):
     wasm = path.read_bytes()
-    assert b"/" + b"rules/" not in wasm and b".debug_info" not in wasm and len(wasm) < 20_000
+    assert b"/" + b"rules/" not in wasm and b".debug_info" not in wasm and len(wasm) < 22_000
+    assert Module(wasm).cases == (path.parent / "cases.samples").read_text(), "so that a gateway that it is pushed to tries them"
     assert any(number == 0 and payload.startswith(b"\4name") for number, payload in sections(wasm))

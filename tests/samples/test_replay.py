@@ -96,3 +96,16 @@ def test_calls_that_failed_on_the_gateway_are_not_made_again(modules, config, va
     play(world, {85: value}, 20, first=80)
     assert world.stage("third").rule.quarantined
     assert_identical(world, modules)
+
+
+@pytest.mark.parametrize("value", [TRAP, GROW, NONSENSE])
+def test_a_version_that_traps_in_the_replay_alone_is_told_with_its_reason_and_the_others_go_on(modules, config, value):
+    world = World(modules, config).start()
+    play(world, {5: value, 30: value})
+    world.pipeline.sync()
+    recording = recording_of(world)
+    recording.skips = []                 # as if the gateway's version had not minded
+    said, player = played(recording, modules)
+    assert player.trapped == 2 and [(rule, position > 0) for position, rule, _ in player.traps] == [("third", True)] * 2
+    assert all(reason for _, _, reason in player.traps)
+    assert {name for name, _ in said} >= {"beside", "third", "after"}

@@ -8,13 +8,13 @@ import tidegate_rules
 import wasmtime
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from wasm_bytes import without
 
 from edge.errors import RuleError
 from edge.module import CASES_SECTION, SIGNATURE_SECTION, Module, problems, with_section
 from gateway.cli import main
 
 WINDOW = tidegate_rules.path("window")
-CASES = (WINDOW.parent / "cases.samples").read_bytes()
 
 
 @pytest.fixture
@@ -28,7 +28,7 @@ def check(capsys, tmp_path):
 
 
 def test_a_module_is_explained_in_words(check):
-    status, out = check(with_section(WINDOW.read_bytes(), CASES_SECTION, CASES))
+    status, out = check(WINDOW.read_bytes())
     assert status == 0
     for said in ('with        length = "10s", fields = ["temp"]', "reads       the stream's key str if there is one, the event time time, temp number",
                  "window_end time (the event time)", "length (duration, required): ", "8 embedded, none of them fail", "signed      no", "A gateway takes it."):
@@ -36,7 +36,7 @@ def test_a_module_is_explained_in_words(check):
 
 
 def test_without_samples_nothing_is_made_up(check):
-    status, out = check(WINDOW.read_bytes())
+    status, out = check(without(WINDOW.read_bytes(), CASES_SECTION))
     assert status == 0 and "what its parameters say" in out and "none embedded" in out
     status, out = check(m.module(process=m.ABOVE_4))
     assert status == 0 and "reads       t f64" in out and "the rows of its input that pass" in out

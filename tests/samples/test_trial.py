@@ -5,7 +5,7 @@ import time
 
 import pytest
 import tidegate_rules
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from rule_module import ABOVE_4, module
 
@@ -226,6 +226,7 @@ STEPS = st.one_of(
 
 
 @settings(max_examples=60, deadline=None)
+@example(steps=[event("a", 0, "1"), 'AND {"device": "a", "ts": 0}\n', "ADVANCE 15s\n", event("a", 0, "null"), "OUT {}\n"])
 @given(steps=st.lists(STEPS, min_size=1, max_size=12))
 def test_whatever_the_steps_an_update_passes_or_a_line_says_why_not(cache, steps):
     text = WINDOW + "IDLE 5s\nCASE one\n" + "".join(steps)

@@ -7,7 +7,6 @@ devices have faults of their own: duplicates, disorder, lost acknowledgements, s
 have arrived is decided by `firmware-sim verify`, which knows nothing of the gateway. Without a Mosquitto that half is left out, and `mosquitto` is false.
 """
 
-import argparse
 import json
 import random
 import sys
@@ -16,19 +15,16 @@ import time
 from collections import Counter
 from pathlib import Path
 
-HERE = Path(__file__).resolve().parent
-sys.path[:0] = [str(HERE), str(HERE.parents[1])]
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "soak"))
 
+from campaign import main  # first: it finds the other folders
 from count_world import MOSQUITTO, Mosquitto
 from proxy import Proxy
-from site_world import Site, free_port
+from site_world import SENSORS, Site, free_port
 
 EVENTS, FAULTS = 10_000, 5               # a unit
 DEVICES, RATE = 25, 40.0                 # a fleet
 HOT = 30.0
-
-# How a device's second sending of an event is told from a new one: by the `dedup` rule (RULE), or by the stream's own declaration, `sequence = "seq"` (STREAM).
-BY_RULE = True
 
 STREAM = """
 [streams.{name}]
@@ -37,43 +33,26 @@ key = "device"
 time = "ts"
 lateness = "1s"
 idle = "1s"
-{sequence}
+sequence = "seq"
 [streams.{name}.fields]
 device = "str"
 seq = "i64"
 ts = {{ type = "time", format = "ms" }}
 temp = "f64"
 hum = "f64"
-{once}
 [rules.{name}_hot]
-input = "{source}"
+input = "{name}"
 module = "threshold"
 params = {{ field = "temp", op = ">", value = {hot} }}
 """
-ONCE = """[rules.{name}_once]
-input = "{name}"
-module = "dedup"
-params = {{ id = "seq" }}
-"""
-
-
-def source(name):
-    """The stream with each event once."""
-    return f"{name}_once" if BY_RULE else name
-
-
-def stream(name):
-    """A stream's part of the configuration."""
-    once = ONCE.format(name=name) if BY_RULE else ""
-    return STREAM.format(name=name, source=source(name), hot=HOT, once=once, sequence="" if BY_RULE else 'sequence = "seq"')
 
 
 def config(broker):
     names = ["near", *(["far"] if broker else [])]
-    rows, hot = (json.dumps([form.format(source(name), name) for name in names]) for form in ("{0}", "{1}_hot"))
+    hot = json.dumps([f"{name}_hot" for name in names])
     return ('[gateway]\nname = "site"\ndata = "data"\nisolation = "none"\ncheckpoint = "300ms"\n[listener]\nport = $PORT\n[upstream]\nhost = "127.0.0.1"\nport = $LINK\n'
-            + ('[broker]\nhost = "127.0.0.1"\nport = $BROKER\n' if broker else "") + "".join(map(stream, names))
-            + f'[lanes.alerts]\nstreams = {hot}\nage = "0s"\npriority = 0\n[lanes.telemetry]\nstreams = {rows}\nage = "100ms"\n')
+            + ('[broker]\nhost = "127.0.0.1"\nport = $BROKER\n' if broker else "") + "".join(STREAM.format(name=name, hot=HOT) for name in names)
+            + f'[lanes.alerts]\nstreams = {hot}\nage = "0s"\npriority = 0\n[lanes.telemetry]\nstreams = {json.dumps(names)}\nage = "100ms"\n')
 
 
 FLEET = """
@@ -89,20 +68,7 @@ rate = RATE
 jitter = 0.3
 buffer_max = 100000
 mqtt = "MQTT"
-  [[group.sensors]]
-  name = "temp"
-  kind = "walk"
-  start = 27.0
-  step = 0.8
-  low = 12.0
-  high = 38.0
-  [[group.sensors]]
-  name = "hum"
-  kind = "sine"
-  mean = 45.0
-  amplitude = 12.0
-  decimals = 1
-  [group.faults]
+""" + SENSORS + """  [group.faults]
   duplicates = 0.01
   disorder = 0.02
   lost_acks = 0.003
@@ -199,7 +165,7 @@ class FleetSite(Site):
         sent = {}
         for name in self.names:
             truth = ["--truth", f"{name}.truth"]
-            for options in (["--stream", source(name)], ["--stream", f"{name}_hot", "--where", f"temp > {HOT}"]):
+            for options in (["--stream", name], ["--stream", f"{name}_hot", "--where", f"temp > {HOT}"]):
                 ok, report = self.verify(*truth, *options)
                 if not ok:
                     broken.append(f"seed {self.seed}: {name} {options}: {({k: v for k, v in report.items() if k != 'devices'})}")
@@ -216,7 +182,7 @@ class FleetSite(Site):
 
 def run(seed, first, count):
     """The figures, and what was broken."""
-    broken, began, sent = [], time.monotonic(), {}
+    broken, sent = [], {}
     with tempfile.TemporaryDirectory(prefix="tidegate-fleet-") as folder:
         site = FleetSite(Path(folder), seed)
         try:
@@ -232,20 +198,9 @@ def run(seed, first, count):
     totals = {what: sum(summary[what] for summary in sent.values()) for what in ("sent", "acknowledged", "duplicates", "resent", "malformed", "lost_acks", "cuts", "losses")}
     if not broken and (totals["sent"] < 0.9 * count * EVENTS or totals["resent"] < count or sum(site.faults.values()) < count * FAULTS):
         broken.append(f"this run tried too little: {totals}, {site.faults}")
-    return {"seed": seed, "first": first, "events": totals["sent"], "faults": sum(site.faults.values()), "mosquitto": bool(site.broker), "fleets": totals,
-            "kinds": dict(sorted(site.faults.items())), "once_by": "rule" if BY_RULE else "stream", "seconds": round(time.monotonic() - began, 1)}, broken
-
-
-def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(1 << 32))
-    parser.add_argument("--first", type=int, default=0)
-    parser.add_argument("--count", type=int, default=5)
-    arguments = parser.parse_args()
-    results, broken = run(arguments.seed, arguments.first, arguments.count)
-    print(json.dumps(results | {"broken": broken[:20]}))
-    return 1 if broken else 0
+    return {"events": totals["sent"], "faults": sum(site.faults.values()), "mosquitto": bool(site.broker), "fleets": totals,
+            "kinds": dict(sorted(site.faults.items()))}, broken
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(run, __doc__, 5))

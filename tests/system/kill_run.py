@@ -7,7 +7,6 @@ rolled back, shadowed and promoted through the local socket), while it drains af
 are real; what was acknowledged is known by the devices alone. In the end the receiver's rows are compared with it, the windows' counts too.
 """
 
-import argparse
 import json
 import os
 import random
@@ -18,9 +17,9 @@ import time
 from collections import Counter
 from pathlib import Path
 
-HERE = Path(__file__).resolve().parent
-sys.path[:0] = [str(HERE), str(HERE.parents[1]), str(HERE.parents[1] / "rules")]
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "soak"))
 
+from campaign import main  # first: it finds the other folders
 import tidegate_rules
 from count_world import LISTENER, STREAM, UPSTREAM, CountSite
 from numbered import HOT, Load, temperature
@@ -215,7 +214,7 @@ def judge(site, seed):
 
 def run(seed, first, count):
     """The figures, and what was broken."""
-    broken, began = [], time.monotonic()
+    broken = []
     with tempfile.TemporaryDirectory(prefix="tidegate-kill-") as folder:
         site = KillSite(folder, seed, "process" if first // CHUNK % 2 else "none")
         try:
@@ -229,21 +228,9 @@ def run(seed, first, count):
         finally:
             site.close()
         waits = sorted(site.waits_s) or [0.0]
-        return {"seed": seed, "first": first, "kills": sum(site.kills.values()), "at": dict(site.kills), "aimed": site.aimed, "events": site.load.acknowledged,
-                "hot": len(site.rows("hot")), "back_s_median": round(waits[len(waits) // 2], 3), "back_s_max": round(waits[-1], 3),
-                "seconds": round(time.monotonic() - began, 1)}, broken
-
-
-def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(1 << 32))
-    parser.add_argument("--first", type=int, default=0)
-    parser.add_argument("--count", type=int, default=100)
-    arguments = parser.parse_args()
-    results, broken = run(arguments.seed, arguments.first, arguments.count)
-    print(json.dumps(results | {"broken": broken[:20]}))
-    return 1 if broken else 0
+        return {"kills": sum(site.kills.values()), "at": dict(site.kills), "aimed": site.aimed, "events": site.load.acknowledged,
+                "hot": len(site.rows("hot")), "back_s_median": round(waits[len(waits) // 2], 3), "back_s_max": round(waits[-1], 3)}, broken
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(run, __doc__, 100))

@@ -8,24 +8,21 @@ that. So what is compared is the most and the least of stretches of 150,000 even
 middle, and the number of Python's objects within a few hundred: a leak of one object a connect shows in a short run too.
 """
 
-import argparse
 import contextlib
 import ctypes
 import gc
 import io
-import json
 import random
 import socket
 import statistics
 import struct
 import sys
 import tempfile
-import time
 from pathlib import Path
 
-HERE = Path(__file__).resolve().parent
-sys.path[:0] = [str(HERE), str(HERE.parent / "mqtt"), str(HERE.parents[1]), str(HERE.parents[1] / "rules")]
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "soak"))
 
+from campaign import main  # first: it finds the other folders
 import packet_shapes as shapes
 
 from edge._mqtt import Flow
@@ -142,7 +139,7 @@ def settled():
 
 def run(seed, first, count):
     """The figures, and what was broken."""
-    broken, samples, began = [], [], time.monotonic()
+    broken, samples = [], []
     with tempfile.TemporaryDirectory(prefix="tidegate-memory-") as folder:
         box = Box(folder)
         warm = min(count - 1, max(WARM_UNITS, int(count * WARM)))
@@ -169,20 +166,9 @@ def run(seed, first, count):
         broken.append(f"seed {seed}: {more:.0f} Python objects more: {objects}")
     if box.events < count * EVENTS or report["rows"].get("once", 0) < 0.5 * count * EVENTS:
         broken.append(f"only {box.events} events went in and {report['rows']} rows arrived: this run tried too little")
-    return {"seed": seed, "first": first, "events": box.events, "connects": box.connects, "rows": report["rows"], "waiting": lanes, "resident_mb": round(max(sizes) / 1e6, 1),
-            "away_mb": round(away / 1e6, 2), "objects": objects[-1], "objects_more": more, "seconds": round(time.monotonic() - began, 1)}, broken
-
-
-def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(1 << 32))
-    parser.add_argument("--first", type=int, default=0)
-    parser.add_argument("--count", type=int, default=100)
-    arguments = parser.parse_args()
-    results, broken = run(arguments.seed, arguments.first, arguments.count)
-    print(json.dumps(results | {"broken": broken[:20]}))
-    return 1 if broken else 0
+    return {"events": box.events, "connects": box.connects, "rows": report["rows"], "waiting": lanes, "resident_mb": round(max(sizes) / 1e6, 1),
+            "away_mb": round(away / 1e6, 2), "objects": objects[-1], "objects_more": more}, broken
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(run, __doc__, 100))

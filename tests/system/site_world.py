@@ -56,17 +56,7 @@ streams = ["once", "windows", "windows.late"]
 age = "200ms"
 """
 
-FLEET = """
-name = "site"
-seed = $SEED
-[[group]]
-name = "env"
-count = $DEVICES
-id = "dev-{n:03}"
-topic = "sensors/{device}/env"
-qos = 1
-rate = $RATE
-  [[group.sensors]]
+SENSORS = """  [[group.sensors]]
   name = "temp"
   kind = "walk"
   start = 27.0
@@ -80,6 +70,18 @@ rate = $RATE
   amplitude = 12.0
   decimals = 1
 """
+
+FLEET = """
+name = "site"
+seed = $SEED
+[[group]]
+name = "env"
+count = $DEVICES
+id = "dev-{n:03}"
+topic = "sensors/{device}/env"
+qos = 1
+rate = $RATE
+""" + SENSORS
 
 
 def free_port():

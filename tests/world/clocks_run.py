@@ -10,7 +10,7 @@ re-timed.
 
 import sys
 
-from campaign import main
+from worlds import main  # first: it finds the other folders
 from machinery import S
 from simulation import World
 
@@ -79,4 +79,4 @@ def wrongly_timed(world):
 
 
 if __name__ == "__main__":
-    sys.exit(main(unit, "runs", __doc__))
+    sys.exit(main(unit, __doc__))

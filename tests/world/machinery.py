@@ -15,7 +15,7 @@ import socket
 import paho.mqtt.client as paho
 from memory_disk import MemoryDisk
 
-from gateway import shadows, swap, track, upstream
+from gateway import lane, shadows, swap, track, upstream
 from gateway.logs import Log
 from gateway.reactor import Reactor
 
@@ -61,7 +61,7 @@ class Universe:
         self._far = select.epoll()
         self.ranks = {}                  # near descriptor -> number of its link: the order in which the ready ones have their turn
         self.spent_s = 0.0
-        for module in (shadows, swap, track, upstream):      # budgets of CPU time: a machine on which everything takes as long each time
+        for module in (lane, shadows, swap, track, upstream):      # budgets of CPU time: a machine on which everything takes as long each time
             module.perf_counter = self.perf_counter
         paho.time_func = self.monotonic
         random.seed(seed)                # the client's back-off

@@ -7,7 +7,7 @@ import os
 import sys
 from contextlib import contextmanager
 
-import campaign  # noqa: F401  (finds the other folders)
+import worlds  # noqa: F401  (finds the other folders)
 import clocks_run
 import upstream_run
 import windows_run

@@ -12,6 +12,7 @@ from broker import Broker
 from device import Device
 from machinery import START_NS, Cut, S, SimDisk, SimMachine, Universe
 from msgspec.structs import replace
+from settings import ENV, GONE, TUMBLE
 
 from edge.errors import ConfigError, DiskError, RuleError
 from edge.ledger import accounts, check
@@ -32,33 +33,18 @@ rules_cpu = "100%"
 [upstream]
 host = "cloud"
 keepalive = "15s"
-[streams.env]
-topics = ["env/+"]
-key = "device"
-time = "ts"
-lateness = "2s"
-idle = "5s"
-[streams.env.fields]
-device = "str"
-seq = "i64"
-ts = { type = "time", format = "ms" }
+""" + ENV + """
 temp = "f64"
 [rules.once]
 input = "env"
 module = "dedup"
 params = { id = "seq", count = 5000, max_ids = 100000 }
-[rules.tumble]
-input = "once"
-module = "window"
-params = { length = "5s", fields = ["temp"], functions = ["count", "mean", "stddev", "min", "last"] }
+""" + TUMBLE + """
 [rules.hop]
 input = "once"
 module = "window"
 params = { length = "10s", hop = "5s", fields = ["temp"], functions = ["sum", "max", "first"] }
-[rules.gone]
-input = "env"
-module = "missing"
-params = { after = "12s" }
+""" + GONE + """
 [rules.hot]
 input = "once"
 module = "threshold"

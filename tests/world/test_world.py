@@ -12,7 +12,7 @@ sys.path.insert(0, str(HERE))
 
 TRACE = """
 import sys; sys.path.insert(0, sys.argv[1])
-import campaign, years_run, os
+import worlds, years_run, os
 from simulation import Folder
 years_run.DAYS = 25
 with Folder() as folder:

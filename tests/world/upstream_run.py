@@ -10,8 +10,8 @@ the gateway cannot know: there the receiver must name exactly those rows as miss
 
 import sys
 
+from worlds import main  # first: it finds the other folders
 from broker import BEHAVIOURS
-from campaign import main
 from simulation import World
 
 import oracle
@@ -59,4 +59,4 @@ def unit(seed, folder):
 
 
 if __name__ == "__main__":
-    sys.exit(main(unit, "spells", __doc__))
+    sys.exit(main(unit, __doc__))

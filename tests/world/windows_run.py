@@ -9,7 +9,7 @@ gets the journal's events without any fault; a count and a least value of each w
 
 import sys
 
-from campaign import main
+from worlds import main  # first: it finds the other folders
 from simulation import World
 
 import oracle
@@ -47,4 +47,4 @@ def unit(seed, folder):
 
 
 if __name__ == "__main__":
-    sys.exit(main(unit, "runs", __doc__))
+    sys.exit(main(unit, __doc__))

@@ -12,7 +12,7 @@ with QoS 0, 1 and 2, of which one is four hours behind, one sends out of order, 
 
 import sys
 
-from campaign import main
+from worlds import main  # first: it finds the other folders
 from machinery import S
 from simulation import World
 
@@ -118,4 +118,4 @@ def unit(seed, folder):
 
 
 if __name__ == "__main__":
-    sys.exit(main(unit, "years", __doc__))
+    sys.exit(main(unit, __doc__))

@@ -10,6 +10,7 @@ RULE({
         {"name": "max_keys", "type": "i64", "default": 10000, "min": 1, "max": 1000000, "summary": "keys remembered"}
     ]
 })
+SAMPLES("cases.samples")
 
 typedef struct { double value; int64_t time; bool begun; } memory;   /* of the last event that passed */
 

@@ -14,6 +14,7 @@ RULE({
         {"name": "max_ids", "type": "i64", "default": 50000, "min": 1, "max": 1000000, "summary": "seen: ids remembered over all keys"}
     ]
 })
+SAMPLES("cases.samples")
 
 /* An id is its bytes: a number's eight (a bool's one), or the string. Ids are kept whole: two of them are never taken for one. */
 typedef struct id {

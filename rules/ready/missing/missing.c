@@ -8,6 +8,7 @@ RULE({
         {"name": "max_keys", "type": "i64", "default": 10000, "min": 1, "max": 1000000, "summary": "keys watched"}
     ]
 })
+SAMPLES("cases.samples")
 
 typedef struct { int64_t last_seen; bool begun, silent; } memory;
 

@@ -8,6 +8,7 @@ RULE({
          "summary": "fields as 'FIELD [* FACTOR] [+ OFFSET | - OFFSET] [as NAME]'; the key and the event time always come along"}
     ]
 })
+SAMPLES("cases.samples")
 
 enum { KEPT_MAX = TG_INPUTS_MAX - 2 };
 typedef struct { input from; double factor, offset; bool computed; tg_buffer values; } kept;

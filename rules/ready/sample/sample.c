@@ -9,6 +9,7 @@ RULE({
         {"name": "max_keys", "type": "i64", "default": 10000, "min": 1, "max": 1000000, "summary": "keys remembered"}
     ]
 })
+SAMPLES("cases.samples")
 
 typedef struct { int64_t at; bool begun; } memory;    /* at: events since the last passed, or the newest interval */
 

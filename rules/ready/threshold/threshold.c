@@ -12,6 +12,7 @@ RULE({
         {"name": "max_keys", "type": "i64", "default": 10000, "min": 1, "max": 1000000, "summary": "keys remembered"}
     ]
 })
+SAMPLES("cases.samples")
 
 typedef struct { bool passing; } memory;
 

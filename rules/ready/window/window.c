@@ -14,6 +14,7 @@ RULE({
         {"name": "max_windows", "type": "i64", "default": 20000, "min": 1, "max": 1000000, "summary": "windows open at once"}
     ]
 })
+SAMPLES("cases.samples")
 
 enum { SUM, MIN, MAX, MEAN, STDDEV, FIRST, LAST, FUNCTIONS, FIELDS_MAX = 32 };
 static const char *const names[FUNCTIONS] = {"sum", "min", "max", "mean", "stddev", "first", "last"};

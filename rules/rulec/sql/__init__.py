@@ -113,7 +113,9 @@ def _fields(bound, schema, kinds, optional):
         return {"name": name, "type": kind, **({"optional": True} if name in optional else {}), **({"unit": unit} if unit else {})}
 
     inputs = [field(n, kinds[n], units[n]) for n in bound.inputs if n != EVENT_TIME]
-    outputs = [{"name": n, "type": kind} for n, kind, _ in bound.outputs]
+    ofs = [bound.unit_of(node, kinds, optional) for _, _, node in bound.outputs]
+    outputs = [{"name": n, "type": kind} | ({"unit": units[bound.inputs[of]]} if of is not None and units[bound.inputs[of]] else {})
+               for (n, kind, _), of in zip(bound.outputs, ofs)]
     key = bound.outputs[bound.key][0] if bound.key is not None else None
     return {"inputs": inputs, "outputs": outputs, **({"key": key} if key else {})}
 

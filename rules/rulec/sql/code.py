@@ -3,6 +3,8 @@
 import struct
 from contextlib import contextmanager
 
+from edge.module import leb
+
 TYPES = {"i32": b"\x7f", "i64": b"\x7e", "f64": b"\x7c", "v128": b"\x7b"}
 EMPTY = b"\x40"                      # a block without result
 
@@ -33,16 +35,6 @@ MEMORY_OPS = {                       # opcode and natural alignment (log2)
 }
 
 
-def unsigned(n) -> bytes:
-    """LEB128."""
-    out = bytearray()
-    while n > 0x7F:
-        out.append(n & 0x7F | 0x80)
-        n >>= 7
-    out.append(n)
-    return bytes(out)
-
-
 def signed(n) -> bytes:
     """LEB128, two's complement."""
     out = bytearray()
@@ -67,12 +59,12 @@ def f64(x) -> bytes:
 
 
 def get(local) -> bytes:
-    return b"\x20" + unsigned(local)
+    return b"\x20" + leb(local)
 
 
 def op(name) -> bytes:
     """An instruction without immediates."""
-    return b"\xfd" + unsigned(VECTOR_OPS[name]) if name in VECTOR_OPS else OPS[name]
+    return b"\xfd" + leb(VECTOR_OPS[name]) if name in VECTOR_OPS else OPS[name]
 
 
 class Code:
@@ -101,17 +93,17 @@ class Code:
         return local
 
     def put(self, local):
-        self._body += b"\x21" + unsigned(local)
+        self._body += b"\x21" + leb(local)
 
     def tee(self, local):
-        self._body += b"\x22" + unsigned(local)
+        self._body += b"\x22" + leb(local)
 
     def memory(self, name, offset=0):
         opcode, alignment = MEMORY_OPS[name]
-        self._body += opcode + unsigned(alignment) + unsigned(offset)
+        self._body += opcode + leb(alignment) + leb(offset)
 
     def call(self, function):
-        self._body += b"\x10" + unsigned(function)
+        self._body += b"\x10" + leb(function)
 
     @contextmanager
     def block(self):
@@ -139,7 +131,7 @@ class Code:
     def branch(self, label, *condition):
         """To a label of block() or loop(); with a condition, if it is not 0."""
         self.emit(*condition)
-        self._body += (b"\x0d" if condition else b"\x0c") + unsigned(self._depth - label)
+        self._body += (b"\x0d" if condition else b"\x0c") + leb(self._depth - label)
 
     def _open(self, opcode):
         self._body += opcode + EMPTY
@@ -158,4 +150,4 @@ class Code:
                 runs[-1][1] += 1
             else:
                 runs.append([kind, 1])
-        return unsigned(len(runs)) + b"".join(unsigned(n) + TYPES[kind] for kind, n in runs) + bytes(self._body) + OPS["end"]
+        return leb(len(runs)) + b"".join(leb(n) + TYPES[kind] for kind, n in runs) + bytes(self._body) + OPS["end"]

@@ -14,6 +14,7 @@ FORMS = {"tumble": TUMBLE, "hop": HOP, "session": SESSION}
 ARGUMENTS = {"tumble": "the event time and a length: TUMBLE(ts, INTERVAL '10' SECOND)",
              "hop": "the event time, a hop and a length: HOP(ts, INTERVAL '1' SECOND, INTERVAL '10' SECOND)",
              "session": "the event time and a gap: SESSION(ts, INTERVAL '30' SECOND)"}
+MEASURES = ("min", "max", "first", "last", "sum", "percentile")      # slots whose results have the argument's unit, where they have its kind
 PER_EVENT_MAX = 64                   # windows that an event is in
 CLAUSES = {"joins": "a rule reads one stream: join upstream, or let a rule read this rule's output", "hint": "hints have no meaning here"}
 READ = ("expressions", "from_", "where", "group", "having", "kind")
@@ -44,6 +45,21 @@ class Query:
     @property
     def windowed(self):
         return self.form >= TUMBLE
+
+    def unit_of(self, node, kinds, optional):
+        """The position of the input that an output has its kind and unit from, or None: a field as it is, what LAG gives, an aggregate that measures in the same.
+        An input that the stream may lack does not count: its output would be gone with it."""
+        if node.op == "previous":
+            node, kind = self.memories[node.value].argument, node.kind
+        elif node.op == "aggregate":
+            slot = self.slots[node.value[0]]
+            node, kind = slot.argument if slot.name.partition("_")[0] in MEASURES else None, node.kind
+        else:
+            kind = node.kind
+        if node is None or node.op != "field":
+            return None
+        name = self.inputs[node.value]
+        return node.value if name != EVENT_TIME and name not in optional and kinds[name] == kind else None
 
 
 def bind(source, tree, schema, parameters) -> Query:

@@ -37,7 +37,7 @@ class Table:
         state: version of what is kept."""
         q = self._query
         inputs = [self._field(n, KINDS[kinds[n]], OPTIONAL if n in optional else 0) for n in q.inputs]
-        outputs = [self._field(n, KINDS[kind], 0) for n, kind, _ in q.outputs]
+        outputs = [self._field(n, KINDS[kind], 0 if (of := q.unit_of(node, kinds, optional)) is None else of + 1) for n, kind, node in q.outputs]
         given = [self._field(n, PARAMETER_KINDS[parameters[n]], 0) for n in q.parameters]
         at = self.address + HEADER
         header = struct.pack("<12Iqq", q.form, len(inputs), at, len(outputs), at + FIELD * len(inputs), NONE if q.key is None else q.key,

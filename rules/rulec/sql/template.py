@@ -8,8 +8,8 @@ from functools import cache
 from importlib.resources import files
 
 from edge.code import skip
-from edge.module import Reader, with_section
-from rulec.sql.code import signed, unsigned
+from edge.module import Reader, leb, with_section
+from rulec.sql.code import signed
 
 CUSTOM, TYPES, IMPORTS, FUNCTIONS, TABLES, MEMORIES, GLOBALS, EXPORTS, START, ELEMENTS, CODE, DATA, DATA_COUNT = range(13)
 PAGE = 65536
@@ -81,9 +81,9 @@ class Template:
         made = {
             **{n: self._sections[n] for n in (TABLES, GLOBALS, ELEMENTS) if n in self._sections},
             TYPES: _vector(t[0] for t in self._types),
-            FUNCTIONS: _vector(map(unsigned, self._function_types)),
+            FUNCTIONS: _vector(map(leb, self._function_types)),
             MEMORIES: self._memory(self.constants["sql_table_at"] + len(table)),
-            EXPORTS: _vector(_sized(name.encode()) + bytes([kind]) + unsigned(index) for name, kind, index in self._kept_exports),
+            EXPORTS: _vector(_sized(name.encode()) + bytes([kind]) + leb(index) for name, kind, index in self._kept_exports),
             CODE: _vector(_sized(body) for body in bodies),
             DATA: self._data(table),
         }
@@ -95,12 +95,12 @@ class Template:
     def _memory(self, end):
         r = Reader(self._sections[MEMORIES])
         r.skip(2)
-        return b"\x01\x00" + unsigned(max(r.number(), (end + PAGE - 1) // PAGE))
+        return b"\x01\x00" + leb(max(r.number(), (end + PAGE - 1) // PAGE))
 
     def _data(self, table):
         r = Reader(self._sections[DATA])
         count = r.number()
-        return unsigned(count + 1) + r.data[r.at :] + b"\x00\x41" + signed(self.constants["sql_table_at"]) + b"\x0b" + _sized(table)
+        return leb(count + 1) + r.data[r.at :] + b"\x00\x41" + signed(self.constants["sql_table_at"]) + b"\x0b" + _sized(table)
 
     def _reached(self, bodies):
         """Indexes of the functions that the host can get to."""
@@ -143,12 +143,12 @@ def _calls(body):
 
 
 def _sized(data) -> bytes:
-    return unsigned(len(data)) + data
+    return leb(len(data)) + data
 
 
 def _vector(items) -> bytes:
     items = list(items)
-    return unsigned(len(items)) + b"".join(items)
+    return leb(len(items)) + b"".join(items)
 
 
 @cache

@@ -1,0 +1,166 @@
+"""The receiver's limits: what is forgotten at each, that it says so, and that no more is."""
+
+import zlib
+
+import msgpack
+import pytest
+from test_receiver import SCHEMA, message, sequences
+
+import edge.receiver
+from edge._batch import Batch
+from edge.books import SCHEMA as LEDGER
+from edge.codec import encode_batch, encode_gap, encode_ledger
+from edge.errors import DiskError, UpstreamError
+from edge.receiver import Receiver
+from edge.rows import RowEncoder
+from edge.schema import Field, Schema
+
+
+def test_beyond_the_bound_the_epoch_not_fed_for_longest_is_forgotten(monkeypatch):
+    monkeypatch.setattr(edge.receiver, "TRACKS_MAX", 3)
+    receiver = Receiver()
+    for epoch in (1, 2, 3):
+        receiver.feed("t/b", message(0, 5, epoch=epoch))
+    receiver.feed("t/b", encode_gap("g", "s", 1, 5, 1, "quota"))         # the oldest is fed again
+    assert receiver.forgotten == 0 and len(receiver.report()) == 3
+    receiver.feed("t/b", message(0, 5, epoch=4))
+    assert receiver.forgotten == 1 and [e["epoch"] for e in receiver.report()] == [1, 3, 4]
+    assert Receiver(receiver.dump()).forgotten == 1
+    assert receiver.feed("t/b", message(0, 5, epoch=1)).batch is None and len(receiver.feed("t/b", message(0, 5, epoch=2)).batch) == 5
+    assert receiver.forgotten == 2
+
+
+def contexts(count, name="hot", versions=None):
+    """(context message, row message) of so many schemas of a stream."""
+    made = []
+    for i in range(count):
+        schema = Schema(name, (Field("d", "str"), Field(f"v{i}", "f64")), key="d")
+        batch = Batch.from_rows(schema, [{"d": "a", f"v{i}": 1.5}], first_sequence=100 + i, received_ns=10**18)
+        encoder = RowEncoder("g", 7, schema)
+        made.append((encoder.context(batch), *encoder.encode(batch)))
+    return made
+
+
+def test_of_a_topics_contexts_the_oldest_is_forgotten_and_its_rows_are_refused(monkeypatch):
+    monkeypatch.setattr(edge.receiver, "CONTEXTS_MAX", 2)
+    receiver, made = Receiver(), contexts(3)
+    for context, _ in made[:2]:
+        receiver.feed("up/hot/context", context)
+    receiver.feed("up/hot/context", made[0][0])          # said again: now the other is the oldest
+    receiver.feed("up/hot/context", made[2][0])
+    for kept in (receiver, Receiver(receiver.dump())):
+        with pytest.raises(UpstreamError, match="context"):
+            kept.feed("up/hot/rows", made[1][1])
+        assert sequences(kept.feed("up/hot/rows", made[0][1])) == [100] and sequences(kept.feed("up/hot/rows", made[2][1])) == [102]
+
+
+def test_of_topics_the_oldest_is_forgotten(monkeypatch):
+    monkeypatch.setattr(edge.receiver, "SCOPES_MAX", 2)
+    receiver, ((context, row),) = Receiver(), contexts(1)
+    for topic in ("a", "b", "a", "c"):
+        receiver.feed(f"up/{topic}/context", context)
+    with pytest.raises(UpstreamError, match="context"):
+        receiver.feed("up/b/rows", row)
+    assert sequences(receiver.feed("up/a/rows", row)) == [100] and receiver.feed("up/c/rows", row).duplicates == 1
+
+
+def test_what_is_refused_changes_nothing():
+    receiver, ((context, row),) = Receiver(), contexts(1)
+    receiver.feed("t/b", message(0, 3))
+    before = receiver.dump()
+    for payload in (b"", b"\xff\x00", message(5, 3)[:-1], row, encode_gap("g", "s", 1, 3, 2, "quota")[:-2]):
+        with pytest.raises(UpstreamError):
+            receiver.feed("t/b", payload)
+    assert receiver.dump() == before
+
+
+def test_a_state_of_another_version_is_refused_with_its_number():
+    body = msgpack.packb([2, *msgpack.unpackb(Receiver().dump()[4:])[1:]])
+    with pytest.raises(DiskError, match="version 2; this one reads 1"):
+        Receiver(zlib.crc32(body).to_bytes(4, "big") + body)
+
+
+def test_a_state_from_before_there_was_a_balance_is_read():
+    receiver = Receiver()
+    receiver.feed("t/b", message(0, 3))
+    body = msgpack.packb(msgpack.unpackb(receiver.dump()[4:])[:4])
+    again = Receiver(zlib.crc32(body).to_bytes(4, "big") + body)
+    assert again.report() == receiver.report() and again.check() == []
+
+
+def test_all_of_a_state_comes_back():
+    receiver = Receiver()
+    for first, count in ((0, 3), (10, 5), (2, 4)):
+        receiver.feed("t/b", message(first, count))
+    receiver.feed("t/b", message(0, 2, epoch=2, gateway="h"))
+    receiver.feed("t/b", encode_gap("g", "s", 1, 7, 5, "quota"))
+    again = Receiver.load(receiver.dump())
+    assert again.dump() == receiver.dump() and again.report() == receiver.report() == [
+        {"gateway": "g", "stream": "s", "epoch": 1, "received": 11, "duplicates": 1, "missing": [(6, 1)], "announced": [(7, 3)], "given_up": 0},
+        {"gateway": "h", "stream": "s", "epoch": 2, "received": 2, "duplicates": 0, "missing": [], "announced": [], "given_up": 0}]
+
+
+def test_a_delivery_has_the_new_rows_and_says_where_they_stand():
+    receiver = Receiver()
+    receiver.feed("t/b", message(2, 2))
+    delivery = receiver.feed("t/b", message(0, 8))
+    assert (delivery.gateway, delivery.stream, delivery.epoch, delivery.first_sequence, delivery.ranges, delivery.duplicates) == ("g", "s", 1, 0, [(0, 2), (4, 4)], 2)
+    assert delivery.batch.rows() == [{"v": s} for s in (0, 1, 4, 5, 6, 7)] and delivery.message.count == 8
+    assert delivery.batch.first_sequence == 0 and delivery.gaps == []
+    none = receiver.feed("t/b", message(4, 2))
+    assert (none.batch, none.first_sequence, none.ranges, none.duplicates) == (None, None, [], 2)
+
+
+def test_a_gap_tells_what_has_not_come_and_was_not_told():
+    receiver = Receiver()
+    receiver.feed("t/b", message(3, 2))
+    assert receiver.feed("t/g", encode_gap("g", "s", 1, 0, 8, "quota")).gaps == [(0, 3, "quota"), (5, 3, "quota")]
+    assert receiver.feed("t/g", encode_gap("g", "s", 1, 2, 9, "other")).gaps == [(8, 3, "other")]
+
+
+def ledger_rows(first, *entries, gateway="g", epoch=1):
+    rows = [{"start": 0, "stop": 60, "kind": kind, "name": name, "what": what, "count": count} for kind, name, what, count in entries]
+    return encode_batch(Batch.from_rows(LEDGER, rows, first_sequence=first, received_ns=1), gateway=gateway, epoch=epoch)
+
+
+LANE = ("next", "acknowledged", "pending", "dead_lettered", "evicted", "in")
+
+
+def said(next_sequence, acknowledged, came, pending=0, evicted=0):
+    counts = {"next": next_sequence, "acknowledged": acknowledged, "pending": pending, "dead_lettered": 0, "evicted": evicted, "in": came}
+    return [("lane", "up/s", what, counts[what]) for what in LANE]
+
+
+def test_rows_that_a_gateway_counts_and_that_have_not_come_are_named():
+    """Also of a stream of which nothing has come at all; and not what was announced as lost, nor numbers that were left out."""
+    receiver = Receiver()
+    receiver.feed("up/l", ledger_rows(0, *said(0, 0, 0)))
+    receiver.feed("up/l", ledger_rows(6, *said(10, 10, 10)))
+    assert [(p["name"], p["lacking"]) for p in receiver.check()] == [("up/s", 10)]
+    receiver.feed("up/s", message(0, 4))
+    assert [p["lacking"] for p in receiver.check()] == [6]
+    assert [p["lacking"] for p in Receiver(receiver.dump()).check()] == [6]
+    receiver.feed("up/s", encode_gap("g", "s", 1, 4, 3, "quota"))
+    assert [p["lacking"] for p in receiver.check()] == [3]
+    receiver.feed("up/s", message(7, 3))
+    assert receiver.check() == []
+
+
+def test_ledger_rows_with_holes_in_them_and_of_another_shape_are_passed_over():
+    receiver = Receiver()
+    other = Schema(LEDGER.stream, (Field("name", "str"),))
+    receiver.feed("up/l", encode_batch(Batch.from_rows(other, [{"name": "x"}], first_sequence=0, received_ns=1), gateway="g", epoch=1))
+    rows = [{"start": 0, "stop": 60, "kind": "lane", "name": None, "what": "in", "count": 1}]
+    receiver.feed("up/l", encode_batch(Batch.from_rows(LEDGER, rows, first_sequence=0, received_ns=1), gateway="h", epoch=1))
+    assert receiver.check() == []
+    assert receiver.feed("up/l", encode_ledger("g", 1, 2, {"s": {"in": 1}})).batch is None
+
+
+def test_the_scope_of_a_topic_is_all_but_its_last_level():
+    receiver, ((context, row),) = Receiver(), contexts(1)
+    receiver.feed("up/site/hot/context", context)
+    assert sequences(receiver.feed("up/site/hot/anything", row)) == [100]
+    for topic in ("up/site/rows", "rows", "up/site/hot/deeper/rows"):
+        with pytest.raises(UpstreamError):
+            receiver.feed(topic, row)
+    assert SCHEMA.stream == "s"
