@@ -48,7 +48,7 @@ class Engine:
     def __init__(self, folder, text, gateway=GATEWAY):
         folder.mkdir(parents=True)
         path = folder / "tidegate.toml"
-        path.write_text(f'{gateway}isolation = "none"\n{text}')
+        path.write_text(gateway + text)
         self._said = io.StringIO()
         with contextlib.redirect_stderr(self._said):
             self.daemon = Daemon(config.load(str(path)))     # its doors stay shut: it is not started
