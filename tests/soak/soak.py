@@ -40,7 +40,7 @@ def run_chunk(campaign, seed, first, count, at):
     """Run one chunk and keep what it said. Returns its line."""
     began = datetime.now(timezone.utc)
     try:
-        done = subprocess.run(campaign.command(sys.executable, seed, first, count), capture_output=True, text=True, timeout=CHUNK_S_MAX)
+        done = subprocess.run(campaign.command(sys.executable, seed, first, count, *campaign.alone), capture_output=True, text=True, timeout=CHUNK_S_MAX)
         said = done.stdout.strip().splitlines()
         found = json.loads(said[-1]) if said else {"broken": [f"the process ended with status {done.returncode}: {done.stderr[-500:]}"]}
     except (subprocess.TimeoutExpired, ValueError) as error:
