@@ -105,6 +105,7 @@ def test_without_a_checkpoint_numbers_go_on_behind_all_that_an_outbox_shows(modu
     world.core.outboxes["all"].write()
     world.core.outboxes["all"].writer.append(GAP, world.stream("once").number, after, 20, msgpack.packb(0))
     world.core.outboxes["all"].writer.append(BATCH, 77, 1000, 20, b"of a stream that nobody has named")
+    world.pipeline.journal.append(BATCH, 77, 1000, 20, b"of a stream that nobody has named")
     for outbox in world.pipeline.outboxes:
         outbox.write()
         outbox.writer.sync()
