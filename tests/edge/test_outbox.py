@@ -97,8 +97,9 @@ def test_a_large_batch_is_written_at_once_behind_what_waits():
     assert held(outbox) == [(1, 0, 3), (2, 0, SMALL_ROWS), (1, 3, SMALL_ROWS + 1)]
 
 
-def test_what_gathers_is_bounded_in_rows_over_all_streams():
+def test_what_gathers_is_bounded_in_rows_over_all_streams(monkeypatch):
     outbox, timed, plain = made()
+    monkeypatch.setattr(edge.outbox, "GATHER_BYTES", 1 << 30)
     full, rest = divmod(GATHER_ROWS, 2 * SMALL_ROWS)
     for _ in range(full):
         put(outbox, timed, SMALL_ROWS)
@@ -115,11 +116,10 @@ def test_what_gathers_is_bounded_in_rows_over_all_streams():
 
 def test_what_gathers_is_bounded_in_bytes(monkeypatch):
     outbox, timed, _ = made()
-    size = timed.batch(10).size_bytes
-    timed.sequence = 0
-    monkeypatch.setattr(edge.outbox, "GATHER_BYTES", 3 * size)
-    put(outbox, timed, 10, 10, 10)
-    assert size > 0 and held(outbox) == []
+    put(outbox, timed, 10, 10)
+    monkeypatch.setattr(edge.outbox, "GATHER_BYTES", outbox._bytes)     # what twenty rows take
+    put(outbox, timed, 10)
+    assert outbox._bytes > edge.outbox.GATHER_BYTES > 0 and held(outbox) == []
     put(outbox, timed, 10)
     assert held(outbox) == [(1, 0, 30)]
     put(outbox, timed, 10, 10)
@@ -265,7 +265,7 @@ def test_a_state_that_was_taken_is_not_changed_by_what_comes_after():
     again._steps[0][1] += 1
     assert msgpack.packb(state) == kept
     again.load({name: value for name, value in state.items() if name != "steps"})         # of an older version
-    assert again.set_since(0) == 0
+    assert again.set_since(0) == (0, True)
 
 
 def test_how_far_the_clock_was_set_since_a_row_was_stored_is_known():
@@ -276,7 +276,7 @@ def test_how_far_the_clock_was_set_since_a_row_was_stored_is_known():
     outbox.clock_set(10)
     outbox.write()
     assert held(outbox) == [(1, 0, 1), (1, 1, 1)]
-    assert [outbox.set_since(position) for position in (0, 1, 2)] == [110, 10, 0]
+    assert [outbox.set_since(position) for position in (0, 1, 2)] == [(110, True), (10, True), (0, True)]
 
 
 def test_steps_of_the_clock_are_bounded_and_the_oldest_count_as_one():
@@ -286,7 +286,7 @@ def test_steps_of_the_clock_are_bounded_and_the_oldest_count_as_one():
         outbox.clock_set(1 << i)
     assert len(outbox.state()["steps"]) == STEPS_MAX
     whole = (1 << STEPS_MAX + 2) - 1
-    assert [outbox.set_since(p) for p in (0, 1, 2, 3, STEPS_MAX + 1, STEPS_MAX + 2)] == [whole, whole, whole, whole - 7, 1 << STEPS_MAX + 1, 0]
+    assert [outbox.set_since(p) for p in (0, 1, 2, 3, STEPS_MAX + 1, STEPS_MAX + 2)] == [(ns, True) for ns in (whole, whole, whole, whole - 7, 1 << STEPS_MAX + 1, 0)]
 
 
 def test_accounts_say_where_each_row_is_also_under_a_new_number():
