@@ -27,7 +27,11 @@ def run(arguments):
     loaded = config.load(arguments.config)
     if arguments.log_format:
         loaded.gateway.log_format = arguments.log_format
+    from gateway import isolation
+
+    worker = isolation.begin(loaded.gateway.isolation)       # it comes up while the daemon is imported
     lean.leave_out(loaded)
     from gateway.daemon import Daemon
+    from gateway.machine import Machine
 
-    return Daemon(loaded).run()
+    return Daemon(loaded, Machine(worker)).run()
