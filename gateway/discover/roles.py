@@ -3,7 +3,7 @@
 import re
 
 from edge.times import nanoseconds
-from gateway.discover.sight import DAY_NS, DISTINCT_MAX, UNITS, lookup
+from gateway.discover.sight import DAY_NS, DISTINCT_MAX, I64, UNITS, lookup
 
 DEVICES = ("device", "device_id", "deviceid", "dev", "dev_id", "sensor", "sensor_id", "sensorid", "node", "node_id", "nodeid", "client", "client_id", "clientid", "mac", "serial",
            "serial_number", "sn", "imei", "eui", "deveui", "dev_eui", "station", "machine", "asset", "id", "name", "unit", "source")
@@ -124,6 +124,8 @@ def _lag(track, key, format, found, received_ns):
         ns = nanoseconds(found.upper()) if isinstance(found, str) else found.to_unix_nano() if hasattr(found, "to_unix_nano") else found * UNITS.get(format, 1)
         ns = int(ns)
     except (ValueError, TypeError, OverflowError):
+        return
+    if ns not in I64:
         return
     lag, newest = received_ns - ns, track.last.get(key, ns)
     track.back, track.last[key] = max(track.back, newest - ns), max(newest, ns)

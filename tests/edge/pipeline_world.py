@@ -195,7 +195,7 @@ class World:
         while sent < most:
             before = sent
             for _, lane in self.core.lanes:
-                while sent < most and (message := lane.next(self.upstream_s, float("inf"))) is not None:
+                while sent < most and (message := self._next(lane)) is not None:
                     sent += 1
                     self.receive(message.topic, message.payload)
                     if acknowledge():
@@ -203,6 +203,10 @@ class World:
             if sent == before:
                 return sent
         return sent
+
+    def _next(self, lane):
+        self.upstream_s = max(self.upstream_s, lane.pace.rests_until)
+        return lane.next(self.upstream_s, float("inf"))
 
     def reconnect(self):
         for _, lane in self.core.lanes:
