@@ -17,6 +17,7 @@ from libc.stdlib cimport calloc, free, realloc
 from libc.string cimport memcmp, memcpy, memset
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from cpython.bytes cimport PyBytes_AsStringAndSize
+from edge._hash cimport hash_bytes
 
 from edge.schema import KINDS
 
@@ -26,20 +27,6 @@ cdef enum:
 
 cdef inline size_t width_of(uint8_t kind) noexcept nogil:
     return 1 if kind == BOOL else 4 if kind == STR else 8
-
-cdef inline uint64_t hash_bytes(const uint8_t *p, uint32_t n) noexcept nogil:
-    # wyhash-like: multiply-fold of 8-byte words; quality suffices for a table that compares on a hit
-    cdef uint64_t h = 0x9E3779B97F4A7C15ULL ^ (<uint64_t>n * 0xff51afd7ed558ccdULL), w
-    while n >= 8:
-        memcpy(&w, p, 8)
-        h = (h ^ w) * 0x9FB21C651E98DF25ULL
-        h ^= h >> 32
-        p += 8
-        n -= 8
-    w = 0
-    memcpy(&w, p, n)
-    h = (h ^ w) * 0xD6E8FEB86659FD93ULL
-    return h ^ (h >> 32)
 
 
 cdef int grow(void **block, size_t size) except -1 nogil:
@@ -333,19 +320,6 @@ cdef class Batch:
                 self.set_str(i, r, <uint8_t *>text, <uint32_t>size)
             else:
                 self.set_i64(i, r, value)
-
-    @property
-    def size_bytes(self):
-        """Of its rows' values and its dictionaries' strings."""
-        cdef uint64_t size = 0
-        cdef uint32_t i
-        cdef Column *c
-        for i in range(self.width):
-            c = &self.columns[i]
-            size += <uint64_t>self.n * width_of(c.kind)
-            if c.kind == STR and c.dict_n:
-                size += c.dict_offsets[c.dict_n]
-        return size
 
     @property
     def plain(self):

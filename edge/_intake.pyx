@@ -8,21 +8,8 @@ when no event refers to it: names come back at their next use).
 from libc.stdlib cimport calloc, free, malloc
 from libc.string cimport memcmp, memcpy, memset
 from libc.stdint cimport int32_t, uint8_t, uint16_t, uint32_t, uint64_t
+from edge._hash cimport hash_bytes
 from edge._permission cimport forbidden
-
-
-cdef inline uint64_t hash_name(const uint8_t *p, uint32_t n) noexcept nogil:
-    cdef uint64_t h = 0xcbf29ce484222325ULL ^ n, w
-    while n >= 8:
-        memcpy(&w, p, 8)
-        h = (h ^ w) * 0x9FB21C651E98DF25ULL
-        h ^= h >> 32
-        p += 8
-        n -= 8
-    w = 0
-    memcpy(&w, p, n)
-    h = (h ^ w) * 0xD6E8FEB86659FD93ULL
-    return h ^ (h >> 32)
 
 
 cdef class Topics:
@@ -48,7 +35,7 @@ cdef class Topics:
 
     cdef uint32_t intern(self, const uint8_t *name, uint32_t size) noexcept nogil:
         """The topic's id, or NO_TOPIC when the table is full."""
-        cdef uint64_t h = hash_name(name, size)
+        cdef uint64_t h = hash_bytes(name, size)
         cdef uint32_t i = <uint32_t>h & self.mask, j
         cdef TopicSlot *t
         while self.slots[i]:

@@ -49,6 +49,7 @@ cdef enum:
     ACKS_BYTES_MAX = 1 << 18
 
 cdef uint64_t PUBLISH_PROPERTIES = 1 << 1 | 1 << 2 | 1 << 3 | 1 << 8 | 1 << 9 | 1 << 11 | <uint64_t>1 << 35 | <uint64_t>1 << 38
+cdef uint64_t STRICT = <uint64_t>1 << 63             # of what a client sends; what a broker passes on is no reason to leave it
 cdef uint64_t ACK_PROPERTIES = <uint64_t>1 << 31 | <uint64_t>1 << 38
 cdef uint64_t REPEATABLE = 1 << 11 | <uint64_t>1 << 38
 
@@ -134,7 +135,7 @@ cdef int check_properties(const uint8_t *p, uint32_t n, uint64_t allowed, uint64
             return FAULT_PROPERTY_TWICE
         seen[0] |= <uint64_t>1 << p[i]
         kind = TYPES[p[i]]
-        topic = p[i] == 8                        # Response Topic: no wildcards, section 3.3.2.3.5
+        topic = p[i] == 8 and allowed & STRICT   # Response Topic: no wildcards, section 3.3.2.3.5
         i += 1
         if kind == c's' or kind == c'b' or kind == c'p':
             fault = read_string(p, n, &i, kind != c'b', topic)
@@ -189,7 +190,7 @@ cdef int read_publish(const uint8_t *p, const Frame *f, bint v5, bint from_clien
         if out.packet_id == 0:
             return FAULT_PACKET_ID
     if v5:
-        fault = read_properties(p + i, n - i, PUBLISH_PROPERTIES, &used, &seen)
+        fault = read_properties(p + i, n - i, PUBLISH_PROPERTIES | (STRICT if from_client else 0), &used, &seen)
         if fault:
             return fault
         if seen >> 35 & 1:

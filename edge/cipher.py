@@ -65,6 +65,14 @@ class Cipher:
         return found
 
 
+def is_encrypted(disk, data) -> bool:
+    """Whether a data directory says so. Raises DiskError."""
+    try:
+        return MARK in disk.listdir(data)
+    except OSError as error:
+        raise DiskError(f"{data}: cannot be read: {error.strerror}") from error
+
+
 def cipher_of(disk, data, key, *, begin=False) -> Cipher | None:
     """The Cipher of a data directory, None for one that is not encrypted. begin: a key makes it so from here on. Raises ConfigError, and has touched nothing,
     when the key is missing or another; DiskError when the disk refuses."""

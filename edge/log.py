@@ -19,6 +19,7 @@ from contextlib import suppress
 from edge._record import FOLLOWS_DURABLE, HEADER_BYTES, PREAMBLE, SEALED, decode, encode, fields, position_of
 from edge.cipher import OVERHEAD
 from edge.errors import DiskError
+from edge.notices import Notices
 from edge.opening import Opening, write_index
 from edge.reader import Reader
 from edge.segment import CONTINUES, SEALED_RECORDS, SEGMENT_HEADER, SKIPS, Segment, merged
@@ -43,8 +44,7 @@ class Log:
         self.disk, self.directory = disk, directory
         self.segment_bytes_max = min(segment_bytes_max, quota_bytes_max // 4)
         self.quota_bytes_max = quota_bytes_max
-        self.keep_from = None
-        self.needed_from = None          # callable: the position below which records are of no use, asked before each eviction
+        self.keep_from = self.needed_from = None         # needed_from: callable, the position below which records are of no use, asked before each eviction
         self._cipher = cipher
         self._preamble, self._on_evict = preamble or (lambda: ()), on_evict
         try:
@@ -56,6 +56,7 @@ class Log:
             raise self._error("open", error) from error
         try:
             found = Opening(disk, directory)
+            self.notices = Notices(disk, directory, found.segments)
         except OSError as error:
             disk.close(self._lock)
             raise self._error("read", error) from error
@@ -68,10 +69,9 @@ class Log:
         self._disk_bytes = sum(s.size for s in self._segments)
         self._unsynced, self._unsynced_bytes = [], 0
         self._fd = None                  # of the active segment, which is the last in _segments; None: the next sync makes one
-        self._salt = 0
+        self._salt = self._floor = 0
         self._fresh = True               # the next record begins a segment, with a preamble
         self._continues = False          # the next file goes on with the segment before
-        self._floor = 0
         self._evicting = False
         self.written_bytes = self.syncs = 0      # of this process: whole BLOCKs that a sync writes
         self._litter = []                # files of truncations that failed: to go before anything else is written, as they void records
@@ -364,8 +364,10 @@ class Log:
                     events, self.evicts_before = self._events(segment), segment.end
                     for event in events if self._on_evict else ():
                         self._on_evict(*event)
-            with suppress(DiskError):
+            try:
                 self.sync()              # what on_evict appended is durable before the events are gone
+            except DiskError:
+                self.notices.leave([s for s in self._segments[:n] if self._on_evict and s.end > self._floor])
             for _ in range(n):
                 self._remove_oldest()
         finally:
@@ -413,6 +415,6 @@ class Log:
 
     def _error(self, what, error) -> DiskError:
         advice = "make room or raise the quota of the file system" if error.errno in NO_SPACE else "check the disk (dmesg) and the permissions"
-        where = f"{self.directory}/{self._segments[-1].name}.seg" if getattr(self, "_segments", None) else self.directory
-        at = f" at offset {self._segments[-1].size}" if getattr(self, "_segments", None) else ""
-        return DiskError(f"cannot {what} {where}{at}: {error.strerror or error}: {advice}", error.errno)
+        segments = getattr(self, "_segments", None)
+        where = f"{self.directory}/{segments[-1].name}.seg at offset {segments[-1].size}" if segments else self.directory
+        return DiskError(f"cannot {what} {where}: {error.strerror or error}: {advice}", error.errno)

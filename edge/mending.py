@@ -1,15 +1,16 @@
 """Mending a log: what is damaged is put aside, what is readable around it stands in clean files afterwards. No byte is lost by it.
 
 A damaged segment S with readable records at positions a..b, c..d becomes one file for each run of them, all of S's serial and salt, their records byte by
-byte as they were. The first run takes S's name; each later one CONTINUES it (so that they are dropped together) and is MENDED: the positions before it are
-lost for good, and that is known. So a start counts the same records as lost as it would have counted without mending (and announces them); `verify` does not
-call them damage again. Where the end of S is lost the next segment is written again as MENDED, or an empty one made, so that no position is given twice.
+byte as they were. The run that S begins with takes S's name (if that one is lost, the file of that name holds none); each later one CONTINUES it (so that they
+are dropped together) and is MENDED: the positions before it are lost for good, and that is known. So a start counts the same records as lost as it would have
+counted without mending (and announces them); `verify` does not call them damage again. S's own file says as before whether all before it was durable; what is
+made anew does not (UNSURE). Where the end of S is lost the next segment is written again as MENDED, or an empty one made, so that no position is given twice.
 
 The order, each step synced before the next, so that a power cut anywhere leaves what a start or another mending can use:
 1. a copy of S and the reason go to quarantine/      nothing has changed
 2. the next segment is replaced by itself, MENDED    same records
 3. the later runs, the last one first                each takes over its positions from S, and holds them
-4. S's index goes, then its first run replaces S     (or S is removed, if nothing can be read before the second run)
+4. S's index goes, then its first run replaces S
 """
 
 import errno
@@ -19,7 +20,7 @@ from edge._record import HEADER_BYTES
 from edge.errors import DiskError
 from edge.opening import RECORDS_MAX
 from edge.reading import LogReader
-from edge.segment import CONTINUES, MENDED, SEALED_RECORDS, SEGMENT_HEADER, SKIPS, Segment, parse_name, read_at
+from edge.segment import CONTINUES, MENDED, SEALED_RECORDS, SEGMENT_HEADER, SKIPS, UNSURE, Segment, parse_name, read_at
 
 FRESH = ".mend"
 WHY = ".why"                         # quarantine/NAME.seg.why: JSON of what and why
@@ -55,7 +56,11 @@ class Mending:
                 patient.gap_before = True
                 if patient.lost:                     # torn in the last group: its parts go to files of their own, as the rest is written again
                     patient.why.append("records were torn by a power cut, and no file has the positions before it")
+            if previous is not None:
+                previous.end_lost = previous.reach < previous.segment.end < patient.segment.first
             previous = patient
+        if previous is not None and previous.lost and not previous.why and self._beyond() > self._head:
+            previous.why.append("records were torn by a power cut, and it is not the last file any more")
 
     @property
     def actions(self) -> list[dict]:
@@ -75,7 +80,7 @@ class Mending:
         try:
             self._sweep()
             if self._beyond() > self._head:          # so that no position is given twice
-                self._write(Segment(self._serial + 1, self._beyond(), self._salt(), MENDED), [])
+                self._write(Segment(self._serial + 1, self._beyond(), self._salt(), MENDED | UNSURE), [])
             for damage in self.unreadable:
                 self._put_aside_unreadable(damage)
             for i in reversed(range(len(self.patients))):
@@ -93,19 +98,16 @@ class Mending:
         elif not patient.gap_before:
             return
         if last and patient.head > patient.reach and self._beyond() <= self._head:
-            self._write(Segment(self._serial + 1, patient.head, self._salt(), MENDED), [])
-        if not patient.sick:
-            self._rewrite(segment, runs, segment.flags | MENDED)
-            return
+            self._write(Segment(self._serial + 1, patient.head, self._salt(), MENDED | UNSURE), [])
         whole = bool(runs) and runs[0][0] == segment.first
-        for i in reversed(range(whole, len(runs))):
-            self._write(Segment(segment.serial, runs[i][0], segment.salt, MENDED | CONTINUES * (i > 0 or segment.continues) | segment.flags & SEALED_RECORDS), [runs[i]], segment)
-        if whole:
-            self._rewrite(segment, runs[:1], segment.flags | MENDED * patient.gap_before)
-        else:
-            self._forget_index(segment)
-            self._disk.unlink(f"{self.directory}/{segment.name}.seg")
-            self._disk.fsync_directory(self.directory)
+        if patient.sick:
+            flags = MENDED | CONTINUES | UNSURE | segment.flags & SEALED_RECORDS
+            if patient.end_lost:                     # and the next segment skips what is behind it, so that it cannot tell
+                self._write(Segment(segment.serial, segment.end, segment.salt, flags), [])
+            for run in reversed(runs[whole:]):
+                self._write(Segment(segment.serial, run[0], segment.salt, flags), [run], segment)
+            runs = runs[:whole]
+        self._rewrite(segment, runs, segment.flags | MENDED * patient.gap_before)
 
     def _rewrite(self, segment, runs, flags):
         self._forget_index(segment)
@@ -220,10 +222,11 @@ class Mending:
 
 class _Patient:
     """A segment that counts. runs: [first position, position after, [(offset, end), ...]] of what can be read; reach: the position after the last of them;
-    lost: positions that cannot; why: what is wrong, in words; head: the position after all that it can have held."""
+    lost: positions that cannot; why: what is wrong, in words; head: the position after all that it can have held; gap_before: its header is to say that the
+    positions before it are lost; end_lost: positions at its end are, and no segment begins where it ends."""
 
     def __init__(self, reader, segment, check):
-        self.segment, self.runs, self.why, self.gap_before, self.records = segment, [], [], False, 0
+        self.segment, self.runs, self.why, self.gap_before, self.end_lost, self.records = segment, [], [], False, False, 0
         path = reader.path(segment)
         reader_damage = len(reader.damage)
         for record in reader.records(segment):

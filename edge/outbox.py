@@ -12,6 +12,7 @@ The owner says so with take_fresh(), after a sync of the journal; `cleared` is h
 
 import msgpack
 
+from edge._payload import memory_of
 from edge.codec import encode_columns
 from edge.ledger import Account
 from edge.records import BATCH, GAP, between
@@ -19,7 +20,7 @@ from edge.writer import Writer
 
 STEPS_MAX = 32                       # of the clock that are kept; beyond, the two oldest count as one
 GATHER_ROWS = 4096                   # of all streams
-GATHER_BYTES = 256 << 10             # values and strings, as they came
+GATHER_BYTES = 256 << 10             # of memory that rows and their strings take
 SMALL_ROWS = 256                     # a batch of more is written as it is
 BLUR_NS = 10**9                      # rows without an event time of their own share a received time this exact, as in a message
 
@@ -42,7 +43,8 @@ class Outbox:
         self.appended = {}           # stream number -> rows appended
         self.evicted = {}            # stream number -> rows evicted before they were acknowledged
         self.names = {}              # stream number -> name
-        self._steps = []             # [position, delta_ns]: what stands before it was stored before the clock was set by so much
+        self._steps = []             # [position, delta_ns, since]: what stands before it was stored before the clock was set by so much, from since on in the same run
+        self.since = 0               # where this run began: its clock knows nothing of the time that the gateway was off before
 
     def append(self, stream, batch, payload=None):
         """A batch's rows; payload: encoded, if they are. Returns them encoded, if they had to be: what gathers need not."""
@@ -50,11 +52,9 @@ class Outbox:
             payload = payload or encode_columns(batch)
             self.put(stream.number, stream.name, batch.first_sequence, len(batch), payload)
             return payload
-        size = batch.size_bytes
-        if self._rows + len(batch) > GATHER_ROWS or self._bytes + size > GATHER_BYTES or not self._joins(stream, batch):
+        if self._rows + len(batch) > GATHER_ROWS or self._bytes > GATHER_BYTES or not self._joins(stream, batch):
             self.write()
         self._gather(stream.number, batch)
-        self._bytes += size
         self._count(stream.number, stream.name, len(batch))
         return payload
 
@@ -85,8 +85,10 @@ class Outbox:
         if own is None:
             own = self._gathered[number] = type(batch)(batch.schema, SMALL_ROWS)
             own.first_sequence, own.received_ns, own.clock = batch.first_sequence, batch.received_ns, batch.clock
+        before = memory_of(own)
         own.extend(batch, 0, len(batch))
         self._rows += len(batch)
+        self._bytes += memory_of(own) - before
 
     def write(self):
         """Put into the log what has gathered; before the log's head is taken for where the rows end."""
@@ -113,27 +115,36 @@ class Outbox:
         """Go back to a state(): forget the records since, but for the gaps of rows that stood there then and are gone. sequences: of the next row,
         by stream number. Raises DiskError."""
         head = state["head"]
-        gaps = [r for r in between(self.log, head) if r.kind == GAP and r.payload]
+        gaps = [(BATCH, r.stream, r.first, r.count, msgpack.unpackb(r.payload)) for r in between(self.log, head) if r.kind == GAP and r.payload]
+        told = {gap[1:4] for gap in gaps}
+        gaps += [gone for gone in self.log.notices.events if gone[1:4] not in told]
         self.log.truncate(head)
         self.cleared = head
         self.load(state)
-        for gap in gaps:
-            count = min(gap.count, sequences.get(gap.stream, 0) - gap.first)
+        for kind, stream, first, count, position in gaps:
+            count = min(count, sequences.get(stream, 0) - first)
             if count > 0:
-                self.log.drop_before(min(head, msgpack.unpackb(gap.payload)))
-                self.on_evict(BATCH, gap.stream, gap.first, count)
+                self.log.drop_before(min(head, position))
+                self.on_evict(kind, stream, first, count)
 
     def clock_set(self, delta_ns):
         """The receive clock was set; what comes from now on has its time by the new one."""
         self.write()
-        self._steps.append([self.writer.head, delta_ns])
+        self._steps.append([self.writer.head, delta_ns, self.since])
         if len(self._steps) > STEPS_MAX:
-            (_, first), (at, second) = self._steps[:2]
-            self._steps[:2] = [[at, first + second]]
+            (_, first, _), (at, second, since) = self._steps[:2]
+            self._steps[:2] = [[at, first + second, since]]
 
-    def set_since(self, position) -> int:
-        """By how many nanoseconds the receive clock was set since the record of this position was stored."""
-        return sum(delta_ns for at, delta_ns in self._steps if position < at)
+    def begin(self):
+        """What comes from now on comes in this run."""
+        self.write()
+        self.since = self.writer.head
+
+    def set_since(self, position) -> tuple[int, bool]:
+        """By how many nanoseconds the receive clock was set since the record of this position was stored, in the run in which it was set first; and whether that
+        makes its time right: not if that was a later run than the record's, for nobody knows how long the gateway was off in between."""
+        steps = [(delta_ns, since) for at, delta_ns, since in self._steps if position < at]
+        return sum(delta_ns for delta_ns, since in steps if since == steps[0][1]), not steps or steps[0][1] <= position
 
     def take_fresh(self) -> int:
         """Rows appended since the last call. All that is here may leave from now on."""
@@ -168,8 +179,9 @@ class Outbox:
         return {n for n, rows in self.appended.items() if rows > acknowledged.get(n, 0) + dead.get(n, 0)}
 
     def state(self) -> dict:
-        return {"head": self.log.head, "appended": self.appended, "evicted": self.evicted, "names": self.names, "steps": [list(step) for step in self._steps]}
+        return {"head": self.log.head, "appended": self.appended, "evicted": self.evicted, "names": self.names, "steps": [list(step) for step in self._steps],
+                "since": self.since}
 
     def load(self, state):
         self.appended, self.evicted, self.names = dict(state["appended"]), dict(state["evicted"]), dict(state["names"])
-        self._steps = [list(step) for step in state.get("steps", [])]
+        self._steps, self.since = [[*step, 0][:3] for step in state.get("steps", [])], state.get("since", 0)

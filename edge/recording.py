@@ -19,6 +19,7 @@ import msgspec
 from msgspec import Struct
 
 from edge import whole
+from edge.cipher import is_encrypted
 from edge.codec import decode_columns
 from edge.disk import Disk
 from edge.errors import ConfigError, DiskError, RuleError
@@ -74,11 +75,11 @@ class Recording:
     """name: for people. settings: Settings. reader: the journal's LogReader. schemas: number -> Schema, of all that the journal may name. skips: the
     records of calls that trapped. events: input stream -> how many."""
 
-    def __init__(self, disk, directory, settings, name):
-        """Raises DiskError as LogReader does."""
+    def __init__(self, disk, directory, settings, name, cipher=None):
+        """cipher: of an encrypted data directory; a slice is plain. Raises DiskError as LogReader does."""
         self.name, self.settings = name, settings
         self._disk, self._directory = disk, directory
-        self.reader = LogReader(disk, f"{directory}/journal")
+        self.reader = LogReader(disk, f"{directory}/journal", cipher)
         self.schemas = schemas_of(disk, directory)
         self._latest, self.skips, self.events = {}, [], {}
         self._survey()
@@ -148,6 +149,8 @@ def open_recording(path, settings=None) -> Recording:
         disk, directory = Disk(), path
     else:
         raise ConfigError(f"{path}: there is no such directory or archive")
+    if is_encrypted(disk, directory):
+        raise ConfigError(f"{path}: is encrypted: make a slice of it where its key is, by `tidegate buffer export --slice`, and replay that")
     return Recording(disk, directory, settings or read_settings(disk, directory, path), path)
 
 

@@ -46,6 +46,7 @@ def capture(pipeline, lanes, running=None):
     for outbox in pipeline.outboxes:
         outbox.write()
         outbox.writer.sync()
+        outbox.log.notices.drop()
     pipeline.sync()
     meta = {
         "version": META_VERSION,
@@ -213,6 +214,8 @@ def _without_checkpoint(pipeline, recovered):
     shown_ns = 0
     for outbox in pipeline.outboxes:
         schemas = {}
+        for kind, number, first, count, _ in outbox.log.notices.events:
+            outbox.on_evict(kind, number, first, count)
         for record in between(outbox.log, outbox.log.tail):
             if record.kind == SCHEMA:
                 schemas[record.stream] = Schema.from_dict(msgpack.unpackb(record.payload))

@@ -5,6 +5,7 @@ machine, from a journal that is whole. From one whose beginning is gone rules st
 """
 
 from edge._watermark import Watermarks
+from edge.codec import encode_columns
 from edge.errors import ConfigError, DiskError
 from edge.flow import Flow
 from edge.graph import order

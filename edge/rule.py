@@ -91,7 +91,7 @@ class Rule:
 
     def another(self, *, schema=None, limits=None) -> "Rule":
         """The same module with the same parameters, in the state of the beginning. Raises RuleError."""
-        return Rule(self.name, self.module, self.params, schema or self.input_schema, cache=_Loaded(self._place, self._code), limits=limits or self.limits)
+        return Rule(self.name, self.module, self.params, schema or self.input_schema, cache=Loaded(self._place, self._code), limits=limits or self.limits)
 
     def image(self):
         """The state: (memory, globals), two bytes objects. Valid between calls, not after a trap."""
@@ -130,7 +130,7 @@ class Rule:
         return self._instance.memory_bytes()
 
 
-class _Loaded:
+class Loaded:
     """Code that is there, in the place of a cache."""
 
     def __init__(self, place, code):

@@ -28,6 +28,7 @@ CONTINUES = 1                        # header flag: goes on with the preamble of
 SKIPS = 2                            # header flag: positions before `first` that no segment has were passed over, not lost
 MENDED = 4                           # header flag: they are lost, and a repair has put aside what was left of them
 SEALED_RECORDS = 8                   # header flag: it may hold sealed records
+UNSURE = 16                          # header flag: a repair made it, and it does not say that all before it was durable
 SEGMENT_HEADER = struct.Struct("<8sHHIQII")
 INDEX_MAGIC = b"TIDEIDX\n"
 INDEX_HEADER = struct.Struct("<8sIIQQQQII")
@@ -62,8 +63,8 @@ class Segment:
 
     @property
     def follows_durable(self) -> bool:
-        """Whether all that stood before it was durable when it was made: not where an opening skipped what was torn, nor of a later run of a repair."""
-        return not self.flags & SKIPS and not (self.flags & MENDED and (self.continues or not self.records))
+        """Whether all that stood before it was durable when it was made: not where an opening skipped what was torn, nor of what a repair put there anew."""
+        return not self.flags & (SKIPS | UNSURE)
 
     @property
     def records(self) -> int:

@@ -157,6 +157,11 @@ cdef class Asker(Channel):
         return (<uint32_t *>(self.memory + BEGUN))[0] == self.head.serial
 
     @property
+    def cpu_ns(self) -> int:
+        """CPU time of the worker so far."""
+        return tg_time(self.clock)
+
+    @property
     def took_ns(self) -> int:
         """From the request to the answer."""
         return self.took

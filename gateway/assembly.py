@@ -41,7 +41,7 @@ class Parts:
     def _recovered(self):
         """The core where the last run stood. Goes on trying while the disk refuses."""
         while True:
-            core = Core(self.config, self._disk, f"{self.config.gateway.data}/modules", self.log, self.workshop)
+            core = Core(self.config, self._disk, self.config.gateway.modules, self.log, self.workshop)
             try:
                 return core, core.recover()
             except DiskError as error:

@@ -62,7 +62,12 @@ class Audit:
 
     def lines(self, after=0, limit=100) -> list[dict]:
         """The lines after a number, the oldest first; those that are no JSON are left out: verify() names them."""
-        found = [line for _, _, raw in self._raw_lines() if (line := _parsed(raw)) and line["n"] > after]
+        found = []
+        for name in reversed(self._names()):
+            lines = [line for raw in self._content(name).split(b"\n")[:-1] if (line := _parsed(raw))]
+            found = [line for line in lines if line["n"] > after] + found
+            if lines and lines[0]["n"] <= after:
+                break                        # those before it are older
         return found[:limit]
 
     def newest(self, limit=100) -> list[dict]:

@@ -65,7 +65,7 @@ class Changes:
             path, file = self._core.store.path(stored.digest), stored.file
         keys = signing.encoded(signing.public_keys(self._daemon.config.signing))
         self._lanes(asked.lanes)
-        question = {"path": path, "file": file, "cache": f"{self._daemon.config.gateway.data}/modules", "policy": self._daemon.config.signing.policy, "keys": keys, "force": asked.force,
+        question = {"path": path, "file": file, "cache": self._daemon.config.gateway.modules, "policy": self._daemon.config.signing.policy, "keys": keys, "force": asked.force,
                     "asked": {"rule": asked.rule, "input": asked.input, "params": asked.params, "limits": asked.limits and asked.limits.given()},
                     "rules": self._running(), "streams": {s.name: s.schema.to_dict() for s in self._core.pipeline.streams},
                     "inputs": list(self._daemon.config.streams)}

@@ -13,10 +13,11 @@ START_NS = 60 * 10**9
 LOOK_US = 100_000                    # so often a wait looks at how long it has taken
 F_ADD_SEALS, SEALS = 1033, 0x7       # linux/fcntl.h: no more seals, no shrinking, no growing
 LAST_WORDS = 400
+STOPS = [signal.SIGTERM, signal.SIGINT, signal.SIGHUP]
 
 
 class Child:
-    """A confined worker, ready. landlock: the version that confines it. Raises Unconfined, with what it said."""
+    """A worker that was started; ready() waits until it is confined. landlock: the version that confines it. Raises Unconfined, with what it said."""
 
     def __init__(self):
         memory, errors, ends = -1, -1, ()
@@ -32,25 +33,31 @@ class Child:
             self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, struct.pack("@ll", 0, LOOK_US))
             self.channel = c.Asker(memory, self._socket.fileno(), self._pid)
         except OSError as error:
-            for fd in (errors, *(end.fileno() for end in ends)):
-                if fd >= 0:
-                    os.close(fd)
+            for end in ends:
+                end.close()
+            if errors >= 0:
+                os.close(errors)
             raise Unconfined(f"the process of the rules cannot be started: {error.strerror}") from None
         finally:
             if memory >= 0:
                 os.close(memory)
-        if self.channel.wait(START_NS) != c.DONE:
-            raise Unconfined(self.end("it does not come up"))
+
+    def ready(self) -> "Child":
+        """Raises Unconfined."""
+        kind = self.channel.wait(START_NS)
+        if kind != c.DONE:
+            raise Unconfined(self.end("it does not come up in time" if kind == c.OVERDUE else ""))
         self.landlock = self.channel.a
+        return self
 
     @property
-    def memory_bytes(self) -> int:
-        """Resident, without files and shared memory: what it has for itself."""
+    def memory_bytes(self) -> int | None:
+        """Resident, without files and shared memory: what it has for itself. None where processes are hidden that cannot be looked into."""
         try:
             with open(f"/proc/{self._pid}/status") as f:
-                return next((int(line.split()[1]) * 1024 for line in f if line.startswith("RssAnon:")), 0)
+                return next((int(line.split()[1]) * 1024 for line in f if line.startswith("RssAnon:")), None)
         except OSError:
-            return 0
+            return None
 
     def end(self, why) -> str:
         """Kill it if it lives. Returns why it went: `why`, or how it ended and its last words."""
@@ -71,12 +78,13 @@ class Child:
 
 
 def spawn(command, descriptors) -> int:
-    """A fresh interpreter with these descriptors as 0, 1, 2 and nothing else of this process: no environment but where modules are."""
+    """A fresh interpreter with these descriptors as 0, 1, 2 and nothing else of this process: no environment but where modules are. What asks this
+    process to stop goes to its group, or its unit, too: the child goes on until this process lets go of the socket, because the end needs its rules."""
     here = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
     environment = {"PYTHONPATH": os.pathsep.join([here, *filter(None, sys.path)]), "MALLOC_ARENA_MAX": "1"}
     actions = [(os.POSIX_SPAWN_DUP2, fd, i) for i, fd in enumerate(descriptors)]
     arguments = [sys.executable, "-P", "-S", *command, str(os.getpid())]
-    return os.posix_spawn(sys.executable, arguments, environment, file_actions=actions, setsigmask=[], setsigdef=[signal.SIGPIPE, signal.SIGXFSZ])
+    return os.posix_spawn(sys.executable, arguments, environment, file_actions=actions, setsigmask=STOPS, setsigdef=[signal.SIGPIPE, signal.SIGXFSZ])
 
 
 def _seal(memory):

@@ -97,7 +97,7 @@ def _dispatch(program, commands, place, argv):
 
 def _arguments(command, program, summary, argv):
     """What a command is given; the plain form of a command that reads that by itself takes no argparse, which is a megabyte."""
-    plain = getattr(command, "plain", None)
+    plain = getattr(command, "plain_arguments", None)
     if plain is not None and (arguments := plain(argv)) is not None:
         return arguments
     import argparse

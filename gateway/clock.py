@@ -32,8 +32,9 @@ class Clock:
 
     @property
     def quality(self) -> int:
-        """TRUSTED, or UNSYNCHRONISED while the wall clock stands before what is known to have passed."""
-        return TRUSTED if self._wall_ns() >= self._floor_ns else UNSYNCHRONISED
+        """TRUSTED, or UNSYNCHRONISED while the wall clock stands before what is known to have passed, or was set and step() did not follow it yet."""
+        wall = self._wall_ns()
+        return TRUSTED if wall >= self._floor_ns and abs(wall - self.now_ns()) < STEP_NS else UNSYNCHRONISED
 
     def step(self) -> int:
         """Follow the wall clock if it was set: the nanoseconds that it moved, 0 if it was not (or is not to be believed)."""

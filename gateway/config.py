@@ -169,6 +169,7 @@ def _resolve_paths(config, base):
         return None if path is None else str(base / path)
 
     config.gateway.data = absolute(config.gateway.data)
+    config.gateway.cache = absolute(config.gateway.cache)
     config.gateway.mask_key_file = absolute(config.gateway.mask_key_file)
     config.gateway.encryption_key_file = absolute(config.gateway.encryption_key_file)
     for rule in config.rules.values():

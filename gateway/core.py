@@ -232,6 +232,7 @@ class Core:
                 lane.rows_waiting = sum(outbox.appended.values())
                 outbox.take_fresh()
             outbox.log.needed_from = lambda lane=lane: lane.acked_before
+            outbox.begin()
         if recovered.replayed or recovered.damaged:
             self.log("gateway", "recovered", replayed_records=recovered.replayed, damaged_events=recovered.damaged)
         for position, error in recovered.failed:

@@ -7,18 +7,31 @@ from edge.errors import ConfigError
 SMALL_BYTES = 1 << 30                # of memory; with less, the process of the rules costs too much of it
 
 
-def place(isolation, log):
-    """A gateway.workshop.Workshop, or None for this process. isolation: "process", "none" or None for the default. Raises ConfigError where "process"
-    is asked for and cannot be; by default rules run in this process then, and the log says so."""
-    if not wanted(isolation):
+def begin(asked):
+    """A worker that is coming up, for place(); None where there is to be none. asked: gateway.isolation of the configuration."""
+    if not wanted(asked):
+        return None
+    from gateway.child import Child
+    from gateway.sandbox import Unconfined
+
+    try:
+        return Child()
+    except Unconfined:                       # place() tries again, and says why not
+        return None
+
+
+def place(asked, log, worker=None):
+    """A gateway.workshop.Workshop, or None for this process. worker: of begin(). Raises ConfigError where "process" is asked for and cannot be; by
+    default rules run in this process then, and the log says so."""
+    if not wanted(asked):
         return None
     from gateway.sandbox import Unconfined
     from gateway.workshop import Workshop
 
     try:
-        workshop = Workshop()
+        workshop = Workshop(first=worker)
     except Unconfined as error:
-        if isolation == "process":
+        if asked == "process":
             raise ConfigError(f"gateway.isolation: rules cannot have a process of their own here: {error}; or set it to \"none\"") from None
         log.warning("rule", f"rules run in the gateway's own process: {error}")
         return None
@@ -26,10 +39,6 @@ def place(isolation, log):
     return workshop
 
 
-def wanted(isolation) -> bool:
+def wanted(asked) -> bool:
     """Whether rules are to have a process of their own."""
-    return isolation != "none" and (isolation is not None or _memory_bytes() > SMALL_BYTES)
-
-
-def _memory_bytes():
-    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    return asked == "process" or asked == "auto" and os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") > SMALL_BYTES

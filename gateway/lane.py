@@ -33,11 +33,11 @@ class Lane:
     """Sends `log`'s records by `policy`. streams: record.stream -> Schema of what this process appends; may grow.
 
     dead(stream, first_sequence, count, reason) is told of rows that cannot be sent: too long, or unreadable in the log.
-    set_since(position): nanoseconds by which the clock was set since that record was stored. cleared(): records before this position may leave.
+    set_since(position): (nanoseconds by which the clock was set since that record was stored, whether its time is right then). cleared(): records before this position may leave.
     Raises ConfigError when policy, gateway and name make no topic.
     """
 
-    def __init__(self, name, log, streams, policy, *, gateway, epoch, dead=None, set_since=lambda position: 0,
+    def __init__(self, name, log, streams, policy, *, gateway, epoch, dead=None, set_since=lambda position: (0, True),
                  cleared=lambda: float("inf")):
         self.name = name
         self.policy = policy

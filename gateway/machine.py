@@ -3,16 +3,16 @@
 import time
 
 from edge.disk import Disk
-from gateway.isolation import place as isolation_of
+from gateway import isolation
 from gateway.logs import Log
 from gateway.reactor import Reactor
 
 
 class Machine:
-    """disk: edge.disk.Disk. reactor: sockets, timers and the monotonic clock."""
+    """disk: edge.disk.Disk. reactor: sockets, timers and the monotonic clock. worker: of gateway.isolation.begin()."""
 
-    def __init__(self):
-        self.disk, self.reactor = Disk(), Reactor()
+    def __init__(self, worker=None):
+        self.disk, self.reactor, self._worker = Disk(), Reactor(), worker
 
     def wall_ns(self) -> int:
         """What the wall clock says, nanoseconds since 1970."""
@@ -28,9 +28,10 @@ class Machine:
     def sleep(self, seconds):
         time.sleep(seconds)
 
-    def place(self, isolation, log):
+    def place(self, asked, log):
         """Where rules run, see gateway/isolation.py."""
-        return isolation_of(isolation, log)
+        worker, self._worker = self._worker, None
+        return isolation.place(asked, log, worker)
 
     def log(self, format) -> Log:
         return Log(format)

@@ -60,8 +60,7 @@ def prepare(parent):
     _prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent:
         raise Unconfined("the gateway is gone")
-    _prctl(PR_SET_DUMPABLE, 0)
-    _prctl(PR_SET_NO_NEW_PRIVS, 1)
+    disarm()
     memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     for which, most in ((resource.RLIMIT_CORE, 0), (resource.RLIMIT_FSIZE, ERROR_BYTES), (resource.RLIMIT_MEMLOCK, 0), (resource.RLIMIT_AS, 2 * memory + (8 << 30))):
         resource.setrlimit(which, (most, most))
@@ -70,6 +69,12 @@ def prepare(parent):
             f.write("1000")                  # if memory runs out this process goes, whose states the gateway has
     except OSError:
         pass
+
+
+def disarm():
+    """No privileges by exec, and nobody may look into it. Raises OSError."""
+    _prctl(PR_SET_DUMPABLE, 0)
+    _prctl(PR_SET_NO_NEW_PRIVS, 1)
 
 
 def shut() -> int:

@@ -63,7 +63,7 @@ class Slice:
         self._store, self._config, self._masks = store, config, masks
         spans = {name: Spans(*map(int, (s.lateness, s.idle, s.skew, s.keys_max))) for name, s in config.streams.items()}
         self._settings = Settings(VERSION, config.gateway.name, spans, [])
-        self._recording = Recording(Disk(), store.directory, self._settings, store.directory)
+        self._recording = Recording(Disk(), store.directory, self._settings, store.directory, store.cipher)
         self._schemas = {}               # number -> payload of its SCHEMA record, for each segment's beginning
 
     def write(self, path, start, stop):

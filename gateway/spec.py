@@ -34,11 +34,17 @@ class Gateway(Struct, forbid_unknown_fields=True):
     checkpoint: Duration = duration("10s")
     log_format: Literal["text", "json"] = "text"
     rules_cpu: Part = field(default_factory=lambda: Part.parse("80%"))
-    isolation: Literal["process", "none"] | None = None
+    isolation: Literal["auto", "process", "none"] = "auto"
     ledger: Duration = duration("1m")
     disk_endurance: Size = size("10TB")
     mask_key_file: str | None = None
     encryption_key_file: str | None = None
+    cache: str | None = None
+
+    @property
+    def modules(self) -> str:
+        """The directory of compiled rules."""
+        return self.cache or f"{self.data}/modules"
 
     DOCS = {
         "name": "identity of the gateway in every upstream topic and batch; never change it on a device with data",
@@ -46,11 +52,12 @@ class Gateway(Struct, forbid_unknown_fields=True):
         "checkpoint": "how often rule state is written, at most; a restart replays what came since",
         "log_format": "lines for people or JSON objects",
         "rules_cpu": "of one core for all rules together; beyond it those wait that take more than their fair part, see docs/operations.md",
-        "isolation": "process: rules run in a process of their own, without keys, files and network; none: in the gateway's; default: process where the machine has more "
-                     "than 1 GB of memory and its kernel allows it, see docs/security.md",
+        "isolation": "process: rules run in a process of their own, without keys, files and network; none: in the gateway's own; auto: process where the "
+                     "machine has more than 1 GB of memory and its kernel confines it, see docs/security.md",
         "ledger": "how often the balance of all streams, rules and lanes goes upstream, if it has changed (stream `$ledger`, by the lane that names it, else the least urgent); 0s: never",
         "disk_endurance": "bytes that the card or disk takes in its life (TBW), for the expected life in `tidegate status`; the default is a modest SD card of 32 GB",
         "mask_key_file": "file of 64 hexadecimal digits (`openssl rand -hex 32`) that keys the hashes of masked fields",
+        "cache": "directory of compiled rules, which may be lost: on a tmpfs the card is spared, and each boot compiles them again; default: modules in the data directory",
         "encryption_key_file": "such a file, too: journal, outboxes, dead letters and checkpoints are encrypted from then on, see docs/security.md",
     }
 

@@ -60,8 +60,9 @@ def _isolation(workshop):
     """Where rules run."""
     if workshop is None:
         return {"mode": "none"}
+    size = workshop.memory_bytes
     return {"mode": "process", "landlock": workshop.landlock, "restarts": workshop.restarts, "last_restart": workshop.last,
-            "memory_mb": round(workshop.memory_bytes / 1e6, 1)}
+            "memory_mb": None if size is None else round(size / 1e6, 1)}
 
 
 def _log(log):
@@ -92,7 +93,8 @@ def measures(daemon):
     yield "memory_bytes", "gauge", "resident", [({}, _rss_bytes())]
     if "restarts" in now["isolation"]:
         yield "worker_restarts_total", "counter", "times that the process of the rules was started again", [({}, now["isolation"]["restarts"])]
-        yield "worker_memory_bytes", "gauge", "of the process of the rules, resident, its own", [({}, int(now["isolation"]["memory_mb"] * 1e6))]
+        mb = now["isolation"]["memory_mb"]
+        yield "worker_memory_bytes", "gauge", "of the process of the rules, resident, its own", [] if mb is None else [({}, int(mb * 1e6))]
     yield "blocked", "gauge", "1 while nothing is taken in", [({}, int(bool(now["blocked"])))]
     yield "blocks_total", "counter", "how often that was so", [({}, now["blocks"])]
     yield "clock_synchronised", "gauge", "1 while the receive clock is trusted", [({}, int(now["clock"] == "trusted"))]

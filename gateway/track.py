@@ -62,7 +62,7 @@ class Track:
 
     dead(stream, first_sequence, count, reason) hears of records that cannot be read; closed(stream, rows, evicted) of rows
     acknowledged, `evicted` of which the log has dropped meanwhile.
-    set_since(position): by how much the clock was set since; rows of before are re-timed, and say so. cleared(): what stands before this position may leave.
+    set_since(position): by how much the clock was set since, and whether rows of before have the right time then; if so they say that they are re-timed. cleared(): what stands before this position may leave.
     """
 
     def __init__(self, ranges, log, meanings, packer, policy, dead, closed, set_since, cleared):
@@ -189,9 +189,10 @@ class Track:
         if schema is None:
             raise DiskError(f"outbox record {record.position}: nothing says what stream {record.stream} is")
         batch = decode_columns(record.payload, schema) if record.kind == BATCH else None
-        if batch is not None and batch.clock == UNSYNCHRONISED and (delta_ns := self._set_since(record.position)):
+        if batch is not None and batch.clock == UNSYNCHRONISED:
+            delta_ns, known = self._set_since(record.position)
             batch.received_ns += delta_ns
-            batch.clock = RETIMED
+            batch.clock = RETIMED if delta_ns and known else UNSYNCHRONISED
         self.open[record.position] = None
         group = self._groups.get(record.stream)
         full = self._packer.rows_full(record.stream)

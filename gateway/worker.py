@@ -16,8 +16,17 @@ lean.leave_out_bindings()
 
 def main() -> int:
     """Serve until the daemon is gone. What goes wrong ends the process: the daemon has all states, and starts another."""
-    parent = int(sys.argv[1])
+    try:
+        serve(int(sys.argv[1]))
+    except sandbox.Unconfined as error:
+        print(error, file=sys.stderr, flush=True)
+        return 1
+    return 0
+
+
+def serve(parent):
     sandbox.prepare(parent)
+    lean.leave_out_bindings()
     from edge import _wasmtime
     from gateway.hosting import Hosting
     from gateway._answerer import Answerer
@@ -30,7 +39,6 @@ def main() -> int:
     sandbox.seal()
     desk.answer(hosting.READY, a=landlock)
     hosting.serve()
-    return 0
 
 
 if __name__ == "__main__":

@@ -40,16 +40,17 @@ class Died(Exception):
 
 
 class Workshop:
-    """restarts: how often the worker died; last: why, the last time. on_death: fn(why). start: fn() -> Child. Raises gateway.sandbox.Unconfined where there can be none."""
+    """restarts: how often the worker died; last: why, the last time. on_death: fn(why). start: fn() -> Child; first: one that was started before.
+    Raises gateway.sandbox.Unconfined where there can be none."""
 
-    def __init__(self, start=Child):
+    def __init__(self, start=Child, first=None):
         self.restarts, self.last = 0, ""
         self.on_death = lambda why: None
         self._start = start
         self._number = 0
         self._gone = [[], []]                # numbers of instances and codes that nobody has any more
         self._codes = weakref.WeakValueDictionary()
-        self._child = start()
+        self._child = (first or start()).ready()
 
     @property
     def generation(self) -> int:
@@ -62,16 +63,21 @@ class Workshop:
         return self._child.landlock
 
     @property
-    def memory_bytes(self) -> int:
-        """Of the worker, resident, without what it shares with the daemon."""
+    def cpu_ns(self) -> int:
+        """CPU time of the worker."""
+        return self._child.channel.cpu_ns
+
+    @property
+    def memory_bytes(self) -> int | None:
+        """Of the worker, resident, without what it shares with the daemon; None where that cannot be seen."""
         return self._child.memory_bytes
 
     # --- a place
 
     def load(self, path, code, again) -> "Code":
-        """Machine code in the worker. again: fn() -> the same, for another worker. Raises Unloadable."""
+        """Machine code in the worker, whose file has a name that is its own. again: fn() -> the same, for another worker. Raises Unloadable."""
         known = self._codes.get(path)
-        if known is None or known.data != code[-32:]:
+        if known is None:
             known = self._codes[path] = Code(self, code, again)
         return known
 
@@ -117,11 +123,11 @@ class Workshop:
         self.on_death(why)
         for pause_s in STARTS_S:
             try:
-                self._child = self._start()
+                self._child = self._start().ready()
                 return
             except Unconfined:
                 time.sleep(pause_s)
-        self._child = self._start()
+        self._child = self._start().ready()
 
     def distrust(self, why):
         """The worker said what an honest one does not: it is let go of."""
@@ -137,7 +143,6 @@ class Code:
 
     def __init__(self, shop, code, again):
         self._shop, self._again = shop, again
-        self.data = code[-32:]
         self._load(code)
 
     def number(self) -> int:

@@ -1,4 +1,4 @@
-"""What the process boundary around rules costs: the same calls on the same batches, in this process and in the worker, taking turns; and its memory."""
+"""What the process boundary around rules costs: the same calls on the same batches, in this process and in the worker, in turns; and its memory."""
 
 import gc
 import statistics
@@ -38,15 +38,15 @@ def isolation(folder, quick):
     for name, params in RULES.items():
         rules = [Rule("bench", path(name), params, whole.schema, cache=Cache(folder / f"cache-{i}", place)) for i, place in enumerate((None, workshop))]
         for rows in SIZES:
-            here, there = _calls(rules, whole, rows, 3 if quick else 15)
-            figures.append(Figure(f"process boundary, {name}, batches of {rows:,}", there - here, "ns/event", NS_MAX if rows >= 256 else None,
-                                  baseline="isolation none", ratio=there / here, note=f"{there * rows / 1000:.3g} us a call beside {here * rows / 1000:.3g}"))
+            (here, cpu), (there, cpu_there) = _calls(rules, whole, rows, workshop, 3 if quick else 15)
+            figures.append(Figure(f"process boundary, {name}, batches of {rows:,}", there - here, "ns/event", NS_MAX, baseline="isolation none", ratio=there / here,
+                                  note=f"{there * rows / 1000:.3g} us a call beside {here * rows / 1000:.3g}; of CPU {cpu_there * rows / 1000:.3g} beside {cpu * rows / 1000:.3g}"))
     workshop.close()
     return figures + _memory(folder, quick)
 
 
-def _calls(rules, whole, rows, rounds):
-    """Nanoseconds of wall time an event, for each rule: the median of rounds."""
+def _calls(rules, whole, rows, workshop, rounds):
+    """(wall, CPU of both processes) nanoseconds an event, for each rule: the medians of rounds."""
     batches = [part(whole, start, start + rows) for start in range(0, min(len(whole), 200 * rows) - rows + 1, rows)]
     marks = Watermarks()
     for batch in batches:
@@ -57,19 +57,20 @@ def _calls(rules, whole, rows, rounds):
         for rule, times in zip(rules, took):
             rule.reset()
             gc.disable()
-            began = time.perf_counter_ns()
+            began, cpu = time.perf_counter_ns(), time.thread_time_ns() + workshop.cpu_ns
             for batch in batches:
                 rule.process(batch)
-            times.append((time.perf_counter_ns() - began) / (rows * len(batches)))
+            times.append((time.perf_counter_ns() - began, time.thread_time_ns() + workshop.cpu_ns - cpu))
             gc.enable()
-    return [statistics.median(times) for times in took]
+    return [[statistics.median(kind) / (rows * len(batches)) for kind in zip(*times)] for times in took]
 
 
 def _memory(folder, quick):
     """Of the gateway and its worker, ten rules: what they have for themselves, without the files that processes share."""
     found = {}
     for mode in ("none", "process"):
-        with Gateway(folder / f"memory-{mode}", f'isolation = "{mode}"\n' + LISTENER + workload.STREAM + TEN_RULES) as gateway:
+        table = workload.GATEWAY.replace('"none"', f'"{mode}"')
+        with Gateway(folder / f"memory-{mode}", LISTENER + workload.STREAM + TEN_RULES, gateway=table) as gateway:
             time.sleep(1 if quick else 5)
             status = gateway.ask("status")
             found[mode] = _own_bytes(gateway.pid) / 1e6, status["isolation"].get("memory_mb", 0)

@@ -86,9 +86,9 @@ class Process:
 class Gateway(Process):
     """`tidegate run` on a configuration text, ready when it answers."""
 
-    def __init__(self, folder, text, name="gateway"):
+    def __init__(self, folder, text, name="gateway", gateway=GATEWAY):
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / "tidegate.toml").write_text(GATEWAY + text)
+        (folder / "tidegate.toml").write_text(gateway + text)
         super().__init__(folder, name, [sys.executable, "-m", "gateway.cli", "run", "-c", "tidegate.toml"])
         self.data = str(folder / "data")
         self.wait_for(lambda: self.ask("status", quiet=True))

@@ -13,6 +13,7 @@ GATEWAY = """
 [gateway]
 name = "bench"
 data = "data"
+isolation = "none"
 """
 
 STREAM = """

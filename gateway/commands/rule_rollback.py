@@ -1,4 +1,4 @@
-"""`tidegate rule rollback RULE`: back to the version and parameters before."""
+"""`tidegate rule rollback RULE`: back to the version before, with its parameters, limits and input stream."""
 
 from gateway import terminal
 

@@ -11,7 +11,7 @@ from gateway import config  # noqa: E402
 DEFAULT = "tidegate.toml"
 
 
-def plain(argv):
+def plain_arguments(argv):
     """The arguments, where they are none or -c FILE; None: argparse reads them."""
     if argv and not (len(argv) == 2 and argv[0] in ("-c", "--config") and not argv[1].startswith("-")):
         return None
@@ -27,7 +27,11 @@ def run(arguments):
     loaded = config.load(arguments.config)
     if arguments.log_format:
         loaded.gateway.log_format = arguments.log_format
+    from gateway import isolation
+
+    worker = isolation.begin(loaded.gateway.isolation)       # it comes up while the daemon is imported
     lean.leave_out(loaded)
     from gateway.daemon import Daemon
+    from gateway.machine import Machine
 
-    return Daemon(loaded).run()
+    return Daemon(loaded, Machine(worker)).run()

@@ -83,6 +83,7 @@ def test_rows_that_the_gateway_sent_and_that_have_not_come_are_named_with_their_
         world.drain()
         world.receive = receive
     world.core.account(world.now_ns)
+    world.forward()
     world.drain()
     assert lost
     (problem,) = world.receiver.check()
@@ -98,6 +99,7 @@ def test_evictions_are_accounted_for_as_announced(modules):
     assert sum(outbox.evicted.get(n, 0) for outbox in world.core.outboxes.values() for n in outbox.evicted) > 0
     world.drain()
     world.core.account(world.now_ns)
+    world.forward()
     world.drain()
     assert world.announced() and world.receiver.check() == []
 
@@ -123,6 +125,7 @@ def test_the_books_balance_over_crashes_and_come_once(seed, modules):
     world.reconnect()
     world.drain()
     world.core.account(world.now_ns)
+    world.forward()
     world.drain()
     assert world.receiver.check() == [] and not world.missing(), f"seed {seed}"
 

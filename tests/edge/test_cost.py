@@ -82,7 +82,7 @@ class Doors:
         self.clock = self
         self.quality = self.steps = self.last_step_ns = 0
         self.parts = self
-        self.listener = self.broker = self.upstream = None
+        self.listener = self.broker = self.upstream = self.workshop = None
 
 
 @pytest.fixture

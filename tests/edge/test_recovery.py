@@ -1,8 +1,10 @@
 """A start: from a checkpoint, from none, from another configuration, over records that cannot be played."""
 
+import errno
+
 import msgpack
 import pytest
-from memory_disk import MemoryDisk
+from memory_disk import FaultyDisk, MemoryDisk
 from pipeline_world import CONFIG, RULES, START, S, World, env, modules, plain, records
 
 from edge.errors import DiskError
@@ -161,6 +163,29 @@ def test_without_a_checkpoint_what_a_device_sent_is_not_taken_again(modules):
     world.now_ns = START + 6 * S
     assert world.put(*(env(f"d{k}", 4, (START + 4 * S) // 10**6, 20.0 + k) for k in range(3)), env("d0", 99, world.now_ns // 10**6, 1.0))
     assert world.stream("env").next_sequence - arrived == 1 and world.account("env").out["duplicates"] == 3
+
+
+def test_without_a_checkpoint_what_gave_way_on_a_full_disk_is_announced_and_its_numbers_are_not_given_again(modules):
+    world = World(modules, ONE, FaultyDisk(lambda number, name: None)).start()
+    log = world.core.outboxes["all"].log
+    run(world, 3)
+    world.core.outboxes["all"].writer.sync()
+    log.roll()
+    world.disk.fault = lambda number, name: errno.ENOSPC if name in ("create", "pwrite") else None
+    assert log.give_way() is False       # the last segment stays
+    world.disk.fault = lambda number, name: None
+    run(world, 1, 3)
+    world.core.outboxes["all"].writer.sync()
+    world.disk.fault = lambda number, name: errno.ENOSPC if name in ("create", "pwrite") else None
+    assert log.give_way()
+    rows = world.stream("env").next_sequence
+    world.disk.fault = lambda number, name: None
+    world.disk = world.disk.after_cut(0)
+    without(world, "checkpoints").start()
+    assert world.stream("env").next_sequence >= rows
+    world.drain()
+    assert ("env", 0, 9) in world.gaps and len(world.of("env")) == 3
+    finish(world)
 
 
 def test_an_empty_directory_is_no_loss(modules):

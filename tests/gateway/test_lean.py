@@ -30,7 +30,7 @@ streams = ["hot"]
 LOADED = """
 import importlib, json, sys
 from gateway.commands import run
-run.plain(["-c", "tidegate.toml"])
+run.plain_arguments(["-c", "tidegate.toml"])
 from gateway import config, lean
 lean.leave_out(config.load("tidegate.toml"))
 for name in ("daemon", "listener", "broker", "upstream", "mailbox"):
@@ -104,7 +104,7 @@ def test_the_plain_form_of_run_is_read_as_argparse_reads_it(argv, plain):
 
     from gateway.commands import run
 
-    found = run.plain(argv)
+    found = run.plain_arguments(argv)
     assert (found and found.config) == plain
     if found:
         parser = argparse.ArgumentParser()

@@ -65,6 +65,9 @@ class Liar:
         far.close()
         middle.close()
 
+    def ready(self):
+        return self
+
     def end(self, why):
         self.channel.close()
         self._near.close()

@@ -82,8 +82,8 @@ def played(modules, steps, place=None, on_step=lambda: None):
 def test_deaths_between_calls_change_no_bit(modules, shop, seed=1):
     steps, rng = script(seed, 40, swaps=0.15), random.Random(seed)
     expected = played(modules, steps)
-    shop.before = lambda batch: shop.restarts < 5 and rng.random() < 0.02 and shop.kill()
-    found = played(modules, steps, shop, lambda: shop.restarts < 8 and rng.random() < 0.1 and shop.kill())
+    shop.before = lambda batch: shop.restarts < 3 and rng.random() < 0.02 and shop.kill()
+    found = played(modules, steps, shop, lambda: shop.restarts < 5 and rng.random() < 0.1 and shop.kill())
     assert found == expected and shop.restarts >= 3, f"seed {seed}, {shop.restarts} deaths"
 
 

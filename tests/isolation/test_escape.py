@@ -3,6 +3,8 @@
 import os
 import signal
 import socket
+import subprocess
+import sys
 import threading
 from pathlib import Path
 
@@ -103,6 +105,25 @@ def test_without_the_sandbox_it_can(file, what, request):
 
 def test_it_can_compute(workshop, file):
     assert attempt("sealed", "computing", file) == ("done", 0)
+
+
+EXAMINED = """
+import os, sys
+from gateway import examine
+examine.limit()
+examine.confine()
+try:
+    open(sys.argv[1])
+    os.write(1, b"done")
+except OSError as error:
+    os.write(1, error.strerror.encode())
+os._exit(0)
+"""
+
+
+def test_the_examination_of_a_pushed_module_is_confined_before_its_code_runs(workshop, file):
+    done = subprocess.run([sys.executable, "-c", EXAMINED, str(file)], capture_output=True, text=True, timeout=100)
+    assert (done.stdout, done.returncode) == ("Operation not permitted", 0), done.stderr
 
 
 def test_the_worker_that_runs_is_sealed_and_holds_nothing(workshop):

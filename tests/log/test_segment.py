@@ -9,7 +9,7 @@ from memory_disk import FaultyDisk, MemoryDisk
 
 from edge._crc32c import crc32c
 from edge._record import PREAMBLE, Scan, encode
-from edge.segment import (CONTINUES, MENDED, PLACE_BYTES, SEALED_RECORDS, SEGMENT_HEADER, SKIPS, Segment, merged, parse_header, parse_name, read_at, survey, walk)
+from edge.segment import (CONTINUES, MENDED, PLACE_BYTES, SEALED_RECORDS, SEGMENT_HEADER, SKIPS, UNSURE, Segment, merged, parse_header, parse_name, read_at, survey, walk)
 
 
 @pytest.mark.parametrize("name", ["0000000a-00000000000000ff-12345678.idx", "0000000a-00000000000000ff-1234567.seg", "0000000a-00000000000000ff.seg", "0000000g-00000000000000ff-12345678.seg",
@@ -133,12 +133,10 @@ def test_ranges_of_many_streams_are_reported_as_one_each():
     assert segment.ranges[0] == [2, 0, 0, 10], "what is noted stays as it is"
 
 
-@pytest.mark.parametrize("flags, records, follows", [(0, 1, True), (0, 0, True), (CONTINUES, 1, True), (SKIPS, 1, False), (MENDED, 1, True), (MENDED, 0, False), (MENDED | CONTINUES, 1, False)])
-def test_what_a_segment_follows(flags, records, follows):
-    segment = Segment(1, 5, 1, flags)
-    if records:
-        segment.note(32, 40, 5, 2, 0, 1, 0, 1)
-    assert segment.follows_durable is follows
+@pytest.mark.parametrize("flags, follows", [(0, True), (CONTINUES, True), (MENDED, True), (MENDED | CONTINUES, True), (SEALED_RECORDS, True), (SKIPS, False), (UNSURE, False),
+                                           (MENDED | CONTINUES | UNSURE, False), (SKIPS | MENDED, False)])
+def test_what_a_segment_follows(flags, follows):
+    assert Segment(1, 5, 1, flags).follows_durable is follows and Segment(1, 5, 1, flags).continues is bool(flags & CONTINUES)
 
 
 # --- reading bytes

@@ -250,7 +250,19 @@ def test_a_tampered_audit_log_is_named(box, tmp_path):
     assert box.ask("rule.audit", after=1, limit=1)["lines"][0]["n"] == 2 and box.ask("rule.audit")["broken"] is None
     file = next((tmp_path / "data/rules/audit").iterdir())
     file.write_bytes(file.read_bytes().replace(b'"is disabled"', b'"is enabled"', 1))
+    box.clock_s += 5
     assert box.ask("rule.audit")["broken"]["line"] in (4, 0)
+
+
+def test_whoever_asks_for_the_audit_log_again_and_again_does_not_have_it_verified_each_time(box, monkeypatch):
+    push(box, rule("hot"))
+    verified, verify = [], box.manager._audit.verify
+    monkeypatch.setattr(box.manager._audit, "verify", lambda: verified.append(1) or verify())
+    for _ in range(20):
+        assert box.ask("rule.audit")["broken"] is None
+    assert len(verified) == 1
+    box.wait(box.ask("rule.disable", rule="hot"))
+    assert box.ask("rule.audit")["head"][0] == box.manager._audit.head[0] and len(verified) == 2
 
 
 # --- strange requests

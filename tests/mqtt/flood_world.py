@@ -29,9 +29,9 @@ class VirtualReactor(Reactor):
 
 
 class FloodWorld:
-    """Honest devices, one event after the other, and devices that flood. `taken`: events of the others; `waits`: an honest event's, seconds, until its PUBACK."""
+    """Honest devices, one event after the other, and devices that flood, with a window of unacknowledged messages or none. `taken`: events of the others; `waits`: an honest event's, seconds, until its PUBACK."""
 
-    def __init__(self, *, honest=4, floods=1, flood=publish(b'{"temp":99}'), every_s=0.005, seed=1, **settings):
+    def __init__(self, *, honest=4, floods=1, flood=publish(b'{"temp":99}'), window=0, every_s=0.005, seed=1, **settings):
         self.random, self.every_s = random.Random(seed), every_s
         self.reactor, self.intake, self.log = VirtualReactor(), Intake(Topics()), []
         self.listener = Listener(self.reactor, self.intake, host="127.0.0.1", port=0, on_event=lambda *event: self.log.append(event), **settings)
@@ -39,6 +39,7 @@ class FloodWorld:
         self._due_s, self._asked_s = self.reactor.now_s, None
         self._honest = [self._device(f"honest-{i}") for i in range(honest)]
         self._floods = [self._device(f"flood-{i}") for i in range(floods)]
+        self._flood, self._window, self._credit = flood, window, [window] * floods
         self._block, self._rest = flood * (4096 // len(flood) + 1), [b""] * floods
 
     def _device(self, name):
@@ -72,12 +73,23 @@ class FloodWorld:
 
     def _pour(self):
         for i, device in enumerate(self._floods):
+            if self._window:
+                self._go_on(i, device)
+                continue
             try:
                 while True:
                     rest = self._rest[i] or self._block
                     self._rest[i] = rest[device.send(rest):]
             except (BlockingIOError, ConnectionError):
                 pass
+
+    def _go_on(self, i, device):
+        try:
+            self._credit[i] += len(device.recv(4 * self._window)) // 4
+        except BlockingIOError:
+            pass
+        device.send(self._flood * self._credit[i])
+        self._credit[i] = 0
 
     def _ask(self):
         if self._honest and self._asked_s is None and self.reactor.now_s >= self._due_s:

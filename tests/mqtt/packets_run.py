@@ -157,6 +157,7 @@ CONFIG = """
 [gateway]
 name = "site"
 data = "data"
+isolation = "none"
 [listener]
 port = $PORT
 [upstream]

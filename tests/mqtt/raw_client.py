@@ -8,6 +8,11 @@ from edge import mqtt
 CONNECT_4 = b"\x10\x0d\x00\x04MQTT\x04\x02\x00\x00\x00\x01c"
 
 
+def states(*, v3="", v5=""):
+    """The normative statements, [MQTT-...] of 3.1.1 and of 5.0, that a test shows."""
+    return lambda test: test
+
+
 def connect_packet(client_id, version=4, clean=True, keep_alive=0, will=None):
     flags = (2 if clean else 0) | (4 if will else 0)
     body = b"\x00\x04MQTT" + bytes([version, flags]) + struct.pack(">H", keep_alive) + (b"\0" if version == 5 else b"") + mqtt._text(client_id)
@@ -64,3 +69,26 @@ class Raw:
 
 def payloads(world):
     return [payload for _, payload, _, _ in world.events]
+
+
+def connect_with(client_id="c", version=4, *, flags=2, keep_alive=0, properties=b"", tail=b"", name="MQTT"):
+    body = mqtt._text(name) + bytes([version, flags]) + struct.pack(">H", keep_alive)
+    return mqtt._packet(0x10, body + (mqtt._varint(len(properties)) + properties if version == 5 else b"") + mqtt._text(client_id) + tail)
+
+
+def subscribe(filters, version=4, options=1, properties=b""):
+    body = b"\x00\x09" + (mqtt._varint(len(properties)) + properties if version == 5 else b"")
+    return mqtt._packet(0x82, body + b"".join(mqtt._text(f) + bytes([options]) for f in filters))
+
+
+def expiry(seconds):
+    return b"\x11" + struct.pack(">I", seconds)
+
+
+def refused(world, packet, answer, version=4):
+    """Send a packet on an open connection: it is answered so, and the connection ends."""
+    client = Raw(world, connect_packet("c", version))
+    client.send(packet)
+    client.expect_end()
+    assert client.received == answer
+    return client

@@ -57,6 +57,14 @@ def test_a_device_that_waits_for_its_acknowledgements_is_never_a_flood(flooded):
     assert len(world.run(3.0)) > 6000 and world.listener.floods.begun == 0
 
 
+@pytest.mark.parametrize("window", [1, 20, 100])
+def test_a_device_that_waits_for_its_acknowledgements_costs_the_others_a_turn_at_most(flooded, window):
+    quiet, beside = flooded(floods=0), flooded(flood=publish(b"{}", 1, 7), window=window)
+    waits = beside.run(3.0)
+    assert len(waits) > 400 and p99(waits) <= p99(quiet.run(3.0)) + TURN_S + 2 * window * EVENT_S + 2 * LOOK_S
+    assert beside.listener.floods.begun == 0 and beside.taken > 3000
+
+
 def test_a_device_of_two_thousand_events_a_second_is_no_flood(flooded):
     world = flooded(floods=0)
     device = world._device("fast")

@@ -8,7 +8,7 @@ import subprocess
 import threading
 
 import pytest
-from raw_client import CONNECT_4, Raw, connect_packet, payloads, publish
+from raw_client import CONNECT_4, Raw, connect_packet, payloads, publish, states
 
 from edge import mqtt
 from gateway.client import Client
@@ -135,6 +135,7 @@ def test_a_qos_2_message_is_stored_once_across_a_reconnect(world, make):
     assert Raw(world, connect_packet("c", clean=True)).connack == b"\x20\x02\x00\x00"
 
 
+@states(v3="3.1.4-2", v5="3.1.4-3")
 @pytest.mark.parametrize("version", [4, 5])
 def test_a_second_connection_takes_the_client_id_over(world, make, version):
     listener = make()

@@ -5,13 +5,14 @@ import socket
 import time
 
 import pytest
-from raw_client import CONNECT_4, Raw, connect_packet, payloads, publish
+from raw_client import CONNECT_4, Raw, connect_packet, payloads, publish, states
 
 from edge.errors import ConfigError
 from gateway import device as device_module
 from gateway.listener import Listener
 
 
+@states(v3="3.1.2-24", v5="3.1.2-22")
 def test_a_silent_client_is_closed_after_its_keep_alive(world, make):
     listener = make(keep_alive_grace=1.5)
     silent, alive = Raw(world, connect_packet("s", 5, keep_alive=1)), Raw(world, connect_packet("a", keep_alive=1))
@@ -38,6 +39,7 @@ def test_a_client_that_sends_no_connect_is_closed(world, make, monkeypatch):
     drip.expect_end()                                                    # bytes do not buy time, only a CONNECT does
 
 
+@states(v3="3.1.0-1 3.1.2-1", v5="3.1.0-1 3.1.2-1")
 @pytest.mark.parametrize("first, answer", [
     (publish(b"x"), b""), (b"\xc0\x00", b""), (b"\x10\xff\x7f", b""), (b"GET / HTTP/1.1\r\n\r\n", b""), (b"\x10\x00", b""),
     (b"\x10\x0f\x00\x06MQIsdp\x03\x02\x00\x00\x00\x01c", b"\x20\x02\x00\x01"),

@@ -18,8 +18,16 @@ __all__ = ["modules"]
 def site(tmp_path_factory, modules):
     """A gateway at work on a real disk, with its configuration's file beside."""
     folder = tmp_path_factory.mktemp("site")
-    text = RULES.replace('data = "data"', f'data = "{folder}/data"')
+    world = at_work(folder, modules)
+    yield world, folder
+    world.close()
+
+
+def at_work(folder, modules, more=""):
+    """more: in the table [gateway]."""
+    text = RULES.replace('data = "data"', f'data = "{folder}/data"{more}')
     (folder / "tidegate.toml").write_text(text)
+    (folder / "data").mkdir()
     world = World(modules, text, Disk()).start()
     for turn in range(40):
         world.now_ns += S
@@ -33,8 +41,7 @@ def site(tmp_path_factory, modules):
     world.pipeline.sync()
     for outbox, _ in world.core.lanes:
         outbox.log.sync()
-    yield world, folder
-    world.close()
+    return world
 
 
 @pytest.fixture

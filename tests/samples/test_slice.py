@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pipeline_world import START, S, modules
-from test_rule_replay import replay, rows, site, tidegate
+from test_rule_replay import at_work, replay, rows, site, tidegate
 
 from edge.errors import TidegateError
 from edge.recording import open_recording
@@ -31,6 +31,18 @@ def test_a_replay_of_a_slice_is_one_of_the_data_directory(site, tidegate, tmp_pa
         assert tidegate("rule", "replay", "--journal", tmp_path / name) [:2] == (0, whole)
     assert tidegate("buffer", "verify", "journal", "--data", tmp_path / "slice")[0] == 0
     assert len(os.listdir(tmp_path)) == 3
+
+
+def test_a_slice_of_an_encrypted_directory_is_plain_and_replays_the_same(site, modules, tidegate, tmp_path):
+    folder = tmp_path / "sealed"
+    folder.mkdir()
+    (folder / "key").write_text("5a" * 32)
+    at_work(folder, modules, f'\nencryption_key_file = "{folder}/key"').close()
+    status, _, err = tidegate(*export(folder, tmp_path / "slice"))
+    assert status == 0, err
+    assert tidegate("rule", "replay", "--journal", tmp_path / "slice")[:2] == (0, tidegate(*replay(site[1]))[1])
+    status, _, err = tidegate(*replay(folder))
+    assert status == 2 and "is encrypted" in err and "tidegate buffer export --slice" in err
 
 
 def test_a_part_says_that_rules_begin_without_state(site, tidegate, tmp_path):

@@ -9,7 +9,8 @@ TESTS = Path(__file__).resolve().parents[1]
 
 class Campaign(NamedTuple):
     """name; the promise in a sentence; what a unit is; units in CI and in full; units a process; the script, from tests/. noisy: it judges the time or the memory
-    of processes on a machine with other work, so what fails once is run again, and is broken if it fails twice."""
+    of processes on a machine with other work, so what fails once is run again, and is broken if it fails twice. alone: arguments of `make soak`, which has the machine
+    to itself."""
 
     name: str
     promise: str
@@ -19,14 +20,15 @@ class Campaign(NamedTuple):
     chunk: int
     script: str
     noisy: bool = False
+    alone: tuple = ()
 
-    def command(self, python, seed, first, count) -> list:
-        return [python, TESTS / self.script, "--seed", str(seed), "--first", str(first), "--count", str(count)]
+    def command(self, python, seed, first, count, *more) -> list:
+        return [python, TESTS / self.script, "--seed", str(seed), "--first", str(first), "--count", str(count), *more]
 
 
 CAMPAIGNS = (
-    Campaign("hostile", "a hostile module ends no process, changes no other rule's output, is stopped in time and keeps no memory", "modules", 2000, 10_000, 1000,
-             "hostile/hostile_run.py", True),
+    Campaign("hostile", "a hostile module ends no process, changes no other rule's output, is stopped in time, keeps no memory and costs the others 10 % of their p99 at most", "modules", 2000, 10_000, 1000,
+             "hostile/hostile_run.py", True, ("--p99-ratio-max", "1.1")),
     Campaign("quota", "at a quota and on a full disk lanes give way by their policy; what is evicted, announced and lacking upstream is the same, event by event", "loads", 60, 5000,
              500, "edge/quota_run.py"),
     Campaign("kill", "SIGKILL at random points under load loses no acknowledged event, doubles none after the receiver, and needs no repair", "kills", 200, 10_000, 250,
@@ -54,4 +56,10 @@ CAMPAIGNS = (
              "runs of 50 jumps", 2, 100, 10, "world/clocks_run.py"),
     Campaign("upstream", "an upstream that is slow, mute, out of order, forgetful, flapping or malformed costs nothing but time", "spells", 7, 700, 35,
              "world/upstream_run.py"),
+)
+
+MEASURES = (                         # of the tests of the code in proven.py; not a part of `make test`
+    Campaign("coverage", "every branch of the log, recovery, checkpoint and receiver code runs under its tests (in Cython: every line)", "runs", 0, 1, 1, "soak/coverage_run.py"),
+    Campaign("mutants", "of the mutants of that code at least 90 % are killed", "hundredths of the mutants", 0, 100, 10, "soak/mutants_run.py"),
+    Campaign("planted", "what is planted in its Cython modules is found", "mistakes", 0, 25, 25, "soak/planted_run.py"),
 )

@@ -7,6 +7,7 @@ a copy of the tree, .soak/traced: coverage's plugin for Cython knows no branches
 """
 
 import argparse
+import fcntl
 import json
 import os
 import shutil
@@ -24,9 +25,10 @@ SETTINGS = ["-q", "-p", "no:cacheprovider", "-p", "no:randomly", "-n0", "-m", "n
 BUILD = """
 import setuptools
 from Cython.Build import cythonize
-made = [setuptools.Extension(name[:-4].replace("/", "."), [name], extra_compile_args=["-O1", "-ffp-contract=off"], define_macros=[("CYTHON_TRACE_NOGIL", "1")]) for name in {names}]
-setuptools.setup(name="traced", packages=[], py_modules=[], ext_modules=cythonize(made, compiler_directives={{"linetrace": True, "language_level": 3}}, force=True, quiet=True),
-                 script_args=["-q", "build_ext", "--inplace", "--force"])
+made = [setuptools.Extension(name[:-4].replace("/", "."), [name], extra_compile_args=["-O1", "-ffp-contract=off"], define_macros=[("CYTHON_TRACE_NOGIL", "1")] * {traced})
+        for name in {names}]
+setuptools.setup(name="copy", packages=[], py_modules=[], script_args=["-q", "build_ext", "--inplace", "--force"],
+                 ext_modules=cythonize(made, compiler_directives={{"linetrace": {traced}, "language_level": 3}}, force=True, quiet=True))
 """
 CONFIGURATION = """
 [run]
@@ -80,6 +82,12 @@ def measured(tests=TESTS, modules=PYTHON) -> dict:
 def known() -> dict:
     """measured(), kept in .soak until a module or a test changes."""
     WORK.mkdir(exist_ok=True)
+    with open(WORK / "lock", "w") as lock:           # several parts of the mutants begin at once
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        return _known()
+
+
+def _known():
     digest = sha256()
     for path in sorted([*(ROOT / "tests").rglob("*.py"), *(ROOT / "edge").glob("*.py*"), *(ROOT / "gateway").glob("*.py*")]):
         if path.parent.name != "soak":
@@ -93,18 +101,31 @@ def known() -> dict:
     return {"digest": digest, **json.loads(kept.read_text())}
 
 
+def copy(folder):
+    """The tree, with its extensions as they are installed, in a folder of its own."""
+    shutil.rmtree(folder, ignore_errors=True)
+    names = subprocess.run(["git", "ls-files", "-co", "--exclude-standard"], cwd=ROOT, capture_output=True, text=True, check=True).stdout.split("\n")
+    built = [str(p.relative_to(ROOT)) for part in ("edge", "gateway", "firmware-sim/firmware_sim") for p in (ROOT / part).glob("*.so")]
+    for name in (*names, *built):
+        if name and (ROOT / name).is_file() and not name.startswith("docs/"):
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(ROOT / name, folder / name)
+
+
+def build(folder, names, traced):
+    """Extensions of a copied tree, compiled anew in it."""
+    settings = folder / "pyproject.toml"             # pytest's, which setuptools is not to see
+    settings.rename(folder / "aside")
+    try:
+        subprocess.run([sys.executable, "-W", "ignore", "-c", BUILD.format(names=tuple(names), traced=traced)], cwd=folder, check=True)
+    finally:
+        (folder / "aside").rename(settings)
+
+
 def lines_of_cython() -> dict:
     """{name: lines that did not run} of the extensions, traced."""
-    shutil.rmtree(TRACED, ignore_errors=True)
-    TRACED.mkdir(parents=True)
-    names = subprocess.run(["git", "ls-files", "-co", "--exclude-standard"], cwd=ROOT, capture_output=True, text=True, check=True).stdout.split("\n")
-    built = [str(p.relative_to(ROOT)) for folder in ("edge", "gateway", "firmware-sim/firmware_sim") for p in (ROOT / folder).glob("*.so")]
-    for name in (*names, *built):
-        if name and (ROOT / name).is_file() and not name.startswith(("docs/", "pyproject.toml")):
-            (TRACED / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(ROOT / name, TRACED / name)
-    subprocess.run([sys.executable, "-W", "ignore", "-c", BUILD.format(names=CYTHON)], cwd=TRACED, check=True)
-    shutil.copy2(ROOT / "pyproject.toml", TRACED)            # pytest's settings; setuptools is not to see them
+    copy(TRACED)
+    build(TRACED, CYTHON, True)
     (TRACED / "coverage.settings").write_text(CONFIGURATION.format(names=",".join(CYTHON)))
     coverage = [sys.executable, "-m", "coverage"]
     subprocess.run([*coverage, "run", "--rcfile=coverage.settings", "-m", "pytest", *SETTINGS, *CYTHON_TESTS], cwd=TRACED, check=True, stdout=sys.stderr,

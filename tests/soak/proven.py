@@ -2,7 +2,7 @@
 changed in it (mutants_run.py). docs/reliability.md has the figures."""
 
 PYTHON = (
-    "edge/log.py", "edge/segment.py", "edge/opening.py", "edge/reader.py", "edge/reading.py", "edge/writer.py", "edge/mending.py", "edge/whole.py",
+    "edge/log.py", "edge/segment.py", "edge/opening.py", "edge/reader.py", "edge/reading.py", "edge/writer.py", "edge/mending.py", "edge/whole.py", "edge/notices.py", "edge/records.py",
     "edge/recovery.py", "edge/checkpoint.py", "edge/outbox.py", "edge/receiver.py", "edge/intervals.py", "gateway/receive.py",
 )
 CYTHON = ("edge/_record.pyx", "edge/_crc32c.pyx", "edge/_pages.pyx")

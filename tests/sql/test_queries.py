@@ -413,26 +413,3 @@ def test_a_new_version_that_keeps_the_same_takes_over(text, other):
     stranger = World(text.replace("sum(temp)", "sum(hum)").replace("sum(n)", "sum(n + 1)").replace("LAG(site)", "LAG(lower(site))"))
     with pytest.raises(RuleError):
         stranger.rule.take_over(old.rule.saved(), old.rule.module.manifest.state)
-
-
-UNITS = Schema("env", tuple(Field(f.name, f.kind, {"temp": "°C", "n": "pcs"}.get(f.name, "")) for f in ENV.fields), key="device", time="ts")
-
-
-@pytest.mark.parametrize("text, units", [
-    ("SELECT device, temp, n AS pieces, temp * 2 AS twice FROM env", {"temp": "°C", "pieces": "pcs", "twice": ""}),
-    ("SELECT device, LAG(temp) AS before, hum FROM env", {"before": "°C", "hum": ""}),
-    ("SELECT device, min(temp) AS lo, avg(temp) AS mid, avg(n) AS n_mid, last(n) AS n, count(*) AS c, variance(temp) AS v, percentile(temp, 0.9) AS p FROM env "
-     "GROUP BY device, TUMBLE(ts, INTERVAL '1' SECOND)", {"lo": "°C", "mid": "°C", "n_mid": "", "n": "pcs", "c": "", "v": "", "p": "°C"})])
-def test_what_is_measured_in_the_same_keeps_its_unit(text, units):
-    """The unit is the stream's that the rule reads, not the one that it was compiled for; the manifest says what it was compiled for."""
-    world, other = World(text, schema=UNITS), World(text, bound=UNITS)
-    for rule in (world.rule, other.rule):
-        assert {f.name: f.unit for f in rule.output_schema.fields if f.name in units} == units
-    assert {f.name: f.unit for f in Module(world.wasm).manifest.outputs if f.name in units} == units
-    assert world.send(*events(20)) == other.send(*events(20)) == World(text).send(*events(20))
-
-
-def test_a_field_that_the_stream_lacks_stays_a_field_of_the_output():
-    lacking = Schema("env", tuple(f for f in UNITS.fields if f.name != "temp"), key="device", time="ts")
-    world = World("SELECT device, temp FROM env", schema=UNITS, optional=("temp",), bound=lacking)
-    assert [f.name for f in world.rule.output_schema.fields] == ["device", "temp"]

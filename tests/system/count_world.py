@@ -17,6 +17,7 @@ HEAD = """
 [gateway]
 name = "site"
 data = "data"
+isolation = "none"
 checkpoint = "1s"
 ledger = "0s"                                    # its rows would count on the lanes
 """

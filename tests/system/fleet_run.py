@@ -50,7 +50,7 @@ params = {{ field = "temp", op = ">", value = {hot} }}
 def config(broker):
     names = ["near", *(["far"] if broker else [])]
     hot = json.dumps([f"{name}_hot" for name in names])
-    return ('[gateway]\nname = "site"\ndata = "data"\ncheckpoint = "300ms"\n[listener]\nport = $PORT\n[upstream]\nhost = "127.0.0.1"\nport = $LINK\n'
+    return ('[gateway]\nname = "site"\ndata = "data"\nisolation = "none"\ncheckpoint = "300ms"\n[listener]\nport = $PORT\n[upstream]\nhost = "127.0.0.1"\nport = $LINK\n'
             + ('[broker]\nhost = "127.0.0.1"\nport = $BROKER\n' if broker else "") + "".join(STREAM.format(name=name, hot=HOT) for name in names)
             + f'[lanes.alerts]\nstreams = {hot}\nage = "0s"\npriority = 0\n[lanes.telemetry]\nstreams = {json.dumps(names)}\nage = "100ms"\n')
 

@@ -3,7 +3,7 @@
     python kill_run.py --seed 1 --first 0 --count 100
 
 A unit is a kill, at a point that its number says: while events come in, within a checkpoint, at the roll of a segment, within a change of what runs (pushed, set,
-rolled back, shadowed and promoted through the local socket), while it drains after upstream was away, while it starts. The devices, the receiver and the gateway
+rolled back, shadowed and promoted through the local socket), while it drains after upstream was away, while it starts. In every other chunk rules have a process of their own. The devices, the receiver and the gateway
 are real; what was acknowledged is known by the devices alone. In the end the receiver's rows are compared with it, the windows' counts too.
 """
 
@@ -32,6 +32,7 @@ CONFIG = """
 name = "site"
 data = "data"
 checkpoint = "100ms"
+isolation = "none"
 [journal]
 quota = "32KiB"
 """ + LISTENER + UPSTREAM + STREAM + f"""
@@ -54,6 +55,7 @@ quota = "128KiB"
 full = "backpressure"
 """
 PASS = {"field": "seq", "op": ">=", "value": -1}
+CHUNK = 250                          # units a process of `make soak`
 BACK_S_MAX = 30.0                    # from a kill to the next PUBACK; the machine may be busy
 POINTS = ("ingest", "checkpoint", "roll", "swap", "drain", "start", "swap", "ingest", "checkpoint", "roll")
 
@@ -65,8 +67,8 @@ class Broken(Exception):
 class KillSite(CountSite):
     """A site that is killed. kills: how many at each point."""
 
-    def __init__(self, folder, seed):
-        super().__init__(folder, CONFIG)
+    def __init__(self, folder, seed, isolation):
+        super().__init__(folder, CONFIG.replace('"none"', f'"{isolation}"'))
         self.seed, self.kills, self.waits_s = seed, Counter(), []
         self.aimed = 0                   # kills of checkpoint and roll that came right after one
         self.load = Load(self.port)
@@ -214,7 +216,7 @@ def run(seed, first, count):
     """The figures, and what was broken."""
     broken = []
     with tempfile.TemporaryDirectory(prefix="tidegate-kill-") as folder:
-        site = KillSite(folder, seed)
+        site = KillSite(folder, seed, "process" if first // CHUNK % 2 else "none")
         try:
             site.begin()
             for number in range(first, first + count):

@@ -16,6 +16,7 @@ CONFIG = """
 [gateway]
 name = "site"
 data = "data"
+isolation = "none"
 checkpoint = "$CHECKPOINT"
 [listener]
 port = $PORT

@@ -16,7 +16,6 @@ BEHAVIOURS = ("good", "slow", "mute", "shuffle", "forget", "flap", "garbage", "r
 GARBAGE = (b"\xff" * 8, b"\x00\x00", b"\x40\x00", b"\x40\x02\xff\xff", b"\x30\xff\xff\xff\xff\xff", b"\x90\x03\x00\x01\x80", b"\x20\x03\x00\x00\x00",
            b"\xf0\x00", b"\x50\x02\x00\x01", b"\x40\x7f", b"\x62\x01\x00", b"\x30\x02\x00\x05")
 IN_FLIGHT_SLOW = 4
-RETIMED = 2
 
 
 class Broker:
@@ -26,10 +25,12 @@ class Broker:
         self.universe, self.behaviour, self.reachable, self.delay_s = universe, "good", True, 0.02
         self.receiver, self.rows, self.changed = Receiver(), {}, []
         self._reader = Receiver()        # has seen all, also what was thrown away
-        self.wall_is_right = lambda: True
+        self.clock_is_right = lambda: True
+        self.unknown_before = lambda: 0
         self.forgotten_rows = {}         # (stream, epoch, sequence) -> row that was acknowledged and thrown away
         self.qualities = [0, 0, 0]       # rows by what they say of the clock
-        self.received = {}               # (stream, epoch, sequence) -> time of receipt of rows that came re-timed while the gateway's clock was right
+        self.timed = {}                  # (stream, epoch, sequence) -> (what it said of the clock, its time of receipt) of rows that came in a batch while the clock was right
+        self.marks = {}                  # (stream, epoch, sequence) -> what a row said of the clock, when it first came
         self.connections, self.connects, self.messages, self.doubles = [], 0, 0, 0
 
     def dial(self, host):
@@ -57,10 +58,12 @@ class Broker:
         if delivery.kind not in (BATCH, ROW):
             return
         self.qualities[message.batch.clock] += message.count
+        right = delivery.kind == BATCH and self.clock_is_right()
         for i, row in enumerate(message.batch.rows()):
             name = message.stream, message.epoch, message.first + i
-            if message.batch.clock == RETIMED and delivery.kind == BATCH and self.wall_is_right():
-                self.received[name] = message.batch.received_ns
+            self.marks.setdefault(name, message.batch.clock)
+            if right and name[2] >= self.unknown_before():
+                self.timed.setdefault(name, (message.batch.clock, message.batch.received_ns))
             if not keep:
                 self.forgotten_rows[name] = row
             elif repr(self.rows.setdefault(name, row)) != repr(row):

@@ -3,7 +3,7 @@
     python clocks_run.py --seed 1 --count 1 [--first 0]
 
 A run is 50 jumps of the gateway's wall clock, each to within 14 days of the truth or back to it, and 6 power cuts after which it boots in 1970 or with
-whatever the clock said; five devices send all the while, with clocks 0 s, 3 h, -5 h and 400 days off, and one in 1970.
+whatever the clock said, and is sometimes killed when it was set; five devices send all the while, with clocks 0 s, 3 h, -5 h and 400 days off, and one in 1970.
 Events that were stored while the clock was known to be wrong, and had not left when it was set, must arrive with a time of receipt that is true, marked as
 re-timed.
 """
@@ -16,8 +16,13 @@ from simulation import World
 
 import oracle
 
+from edge.codec import decode_columns
+from edge.records import BATCH
+from gateway.clock import RETIMED, TRUSTED, UNSYNCHRONISED
+
 DAY_S = 86400
 JUMPS, BOOTS = 50, 6
+MARKS = {UNSYNCHRONISED: "was not set", RETIMED: "was set since"}
 DEVICES = (("true", 0), ("ahead", 3 * 3600), ("behind", -5 * 3600), ("future", 400 * DAY_S), ("unset", None))
 
 
@@ -50,31 +55,40 @@ def unit(seed, folder):
 
 
 def boot(world, early):
-    """The power goes; it comes back in 1970 or not, while upstream is away, and the clock is set a little later."""
+    """The power goes, for up to days; it comes back in 1970 or not, while upstream is away, and the clock is set a little later."""
     world.broker.reachable = False
     world.broker.cut()
-    world.cut_power(1)
-    world.run(0.5)
-    if early:
-        world.wall_error_ns = -world.universe.true_ns() + 10 * S
-        world.cut_power(1)
+    world.lose_power(world.random.choice((0, 1, 3600, 3 * DAY_S)), early)
     for _ in range(3):
         for device in world.devices:
             device.measure()
         world.run(1)
     world.wall_error_ns = 0
     world.run(2)
+    if world.random.random() < 0.4:
+        world.run(4)                     # a checkpoint
+        world.kill()
     world.broker.reachable = True
     world.run(3)
 
 
 def wrongly_timed(world):
-    """Rows of the device whose clock is right that say they were re-timed, and are not. Rows that go together have the first one's time of receipt."""
-    found = []
-    for name, received_ns in world.broker.received.items():
-        row = world.broker.rows[name]
-        if name[0] == "env" and row["device"] == "true" and not -30 * S <= received_ns - row["ts"] <= 30 * S:
-            found.append(f"{name} of {row['ts']} is re-timed to {received_ns}")
+    """Rows that come while the gateway's clock is right have a right time of receipt, that of the first of those that go together; the device's skew is known here. And
+    what the journal says was stored by a clock that was not set is not said to be trusted."""
+    found, skews = [], {device.name: int(device.skew_s * 1000) * 10**6 for device in world.devices}
+    for name, (mark, received_ns) in world.broker.timed.items():
+        if mark and name[0] == "env":
+            row = world.broker.rows[name]
+            made_ns = row["ts"] - skews[row["device"]]
+            if not -10 * S <= received_ns - made_ns <= 30 * S:
+                found.append(f"{name} of {made_ns} says it was received at {received_ns}, by a clock that {MARKS[mark]}")
+    pipeline = world.daemon.core.pipeline
+    stream = pipeline.inputs[0]
+    for record in oracle.records(pipeline.journal.log):
+        if record.kind == BATCH and record.stream == stream.number and decode_columns(record.payload, stream.schema).clock == UNSYNCHRONISED:
+            marks = {world.broker.marks.get(("env", pipeline.epoch, record.first + i)) for i in range(record.count)}
+            if TRUSTED in marks:
+                found.append(f"env {record.first}: stored by a clock that was not set, and says nothing of it")
     return found[:3]
 
 

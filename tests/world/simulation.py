@@ -92,7 +92,10 @@ class World:
         self.random, self.skipped_ns, self.wall_error_ns = universe.random, 0, 0
         self.folder, self.config = folder, parse(config.replace("$DATA", f"{folder}/data").replace("$BAD", bad(folder)))
         self.disk, self.broker = SimDisk(seed=self.random.randrange(1 << 30)), Broker(universe)
-        self.broker.wall_is_right = lambda: abs(self.daemon.clock.now_ns() - self.universe.true_ns()) < S
+        self.broker.clock_is_right = lambda: self._right_ns is not None and universe.now_ns - self._right_ns > 1.5 * S      # what was packed before is gone by then
+        self._right_ns = None            # since when the gateway's clock is
+        self.broker.unknown_before = lambda: self.unknown_before
+        self.unknown_before = 0          # sequence in env: a start that found the clock right does not know how wrong the one before it was
         self.truth, self.devices, self.daemon, self.machine = [], [], None, None
         self.cuts = self.starts = self.kills = self.swaps = self.turns = 0
         self.problems, self.said = [], []
@@ -117,6 +120,8 @@ class World:
                 daemon.pipeline.share = SimShare(self)
                 daemon.start()
                 self.daemon = daemon
+                if self._right_ns is None:
+                    self.unknown_before = daemon.pipeline.inputs[0].next_sequence
             except Cut:
                 self._power_gone()
             except (ConfigError, DiskError) as error:
@@ -132,6 +137,14 @@ class World:
         faults = self.disk.faults
         self.disk = self.disk.after_cut(self.random.choice((0.0, 0.5, 1.0)) if survival is None else survival)
         self.disk.faults = faults
+
+    def lose_power(self, seconds, unset=False):
+        """The power goes now, for so long. unset: the wall clock begins in 1970 then."""
+        self._power_gone()
+        self.skip(seconds)
+        if unset:
+            self.wall_error_ns = -self.universe.true_ns() + 10 * S
+        self.start()
 
     def kill(self):
         """SIGKILL, and the next start."""
@@ -183,6 +196,10 @@ class World:
             except Cut:
                 self._power_gone()
                 self.start()
+            if self.daemon is None or abs(self.daemon.clock.now_ns() - self.universe.true_ns()) >= S:
+                self._right_ns = None
+            elif self._right_ns is None:
+                self._right_ns = self.universe.now_ns
             if self.universe.now_ns - self._looked_ns > self.look_every * S:
                 self.look()
 

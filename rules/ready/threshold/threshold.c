@@ -18,12 +18,19 @@ typedef struct { bool passing; } memory;
 
 static input field;
 static double value, hysteresis;
-static bool greater, less, equal, inverse;    /* the operator as the sum of its cases, so that the loop has no branch */
+static bool greater, less, equal, inverse;    /* the operator as the sum of its cases, so that the loop over keys has no branch */
 
 static bool compare(double v, double limit) {
     return ((bool)((v > limit) & greater) | (bool)((v < limit) & less) | (bool)((v == limit) & equal)) ^ inverse;
 }
-static bool passes(event e) { return compare(f64(e, field), value); }
+/* Without a memory: one loop for each operator, of one comparison. */
+static bool above(event e) { return f64(e, field) > value; }
+static bool from(event e) { return f64(e, field) >= value; }
+static bool below(event e) { return f64(e, field) < value; }
+static bool to(event e) { return f64(e, field) <= value; }
+static bool at(event e) { return f64(e, field) == value; }
+static bool elsewhere(event e) { return f64(e, field) != value; }
+
 static bool passes_with_memory(event e, void *state) {
     memory *m = state;
     double back = greater ? value - hysteresis : value + hysteresis;
@@ -46,7 +53,9 @@ static void open(void) {
 }
 static void process(void) {
     if (hysteresis > 0) filter_by_key(passes_with_memory, 0);
-    else filter(passes);
+    else if (greater) equal ? filter(from) : filter(above);
+    else if (less) equal ? filter(to) : filter(below);
+    else inverse ? filter(elsewhere) : filter(at);
 }
 RULE_ENTRY(open, process)
 TAKE_OVER(0, 0)

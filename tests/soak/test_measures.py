@@ -1,0 +1,81 @@
+"""The measures of the tests (proven.py) measure what they say, and what is excused has a reason."""
+
+import ast
+from pathlib import Path
+
+import mutants_run
+import planted_run
+import pytest
+import soak
+from campaigns import MEASURES, TESTS
+from proven import CYTHON, CYTHON_TESTS, PYTHON
+from proven import TESTS as PROVING
+
+ROOT = Path(__file__).resolve().parents[2]
+EXCUSED_MAX = 150
+
+
+def test_all_that_is_named_is_there():
+    for name in (*PYTHON, *CYTHON, *PROVING, *CYTHON_TESTS, *(f"tests/{m.script}" for m in MEASURES)):
+        assert (ROOT / name).is_file(), name
+    assert len(planted_run.MISTAKES) == next(m.full for m in MEASURES if m.name == "planted") and TESTS.name == "tests"
+
+
+def test_nothing_of_the_proven_code_is_left_out_of_the_measure():
+    assert not [name for name in PYTHON if "no cover" in (ROOT / name).read_text()]
+
+
+def test_a_planted_mistake_changes_one_place():
+    for module, was, becomes in planted_run.MISTAKES:
+        assert module in CYTHON and (ROOT / module).read_text().count(was) == 1 and was != becomes, (module, was)
+
+
+def test_what_is_excused_has_a_reason_and_a_line():
+    excused = mutants_run.equivalents()
+    assert len(excused) <= EXCUSED_MAX
+    for (module, was, becomes), why in excused.items():
+        lines = [line.strip() for line in (ROOT / module).read_text().splitlines()]
+        assert all(line in lines for line in was.splitlines()) and was != becomes, (module, was)
+        assert len(why.split()) >= 4, f"{module}: {was}: say why it changes nothing"
+
+
+def test_mutants_are_fair_and_each_changes_what_runs():
+    pytest.importorskip("cosmic_ray", reason="cosmic-ray is not installed")
+    source = (ROOT / "edge/writer.py").read_text()
+    made = list(mutants_run.mutants("edge/writer.py", range(100)))
+    assert len({m.text for m in made}) == len(made) > 5
+    for mutant in made:
+        assert source.splitlines()[mutant.line - 1].strip() == mutant.was.splitlines()[0].strip()
+        assert ast.dump(ast.parse(mutant.text)) != ast.dump(ast.parse(source))
+    parts = [str(m) for share in range(0, 100, 20) for m in mutants_run.mutants("edge/writer.py", range(share, share + 20))]
+    assert sorted(parts) == sorted(map(str, made)), "the shares together are all of them"
+
+
+def test_a_mutant_is_put_into_what_runs_and_into_what_was_imported_from_it():
+    import types
+
+    import edge.intervals
+
+    path, source = "edge/intervals.py", (ROOT / "edge/intervals.py").read_text()
+    module = types.ModuleType("edge.intervals")
+    exec(compile(source, path, "exec"), vars(module))
+    real = mutants_run.sys.modules["edge.intervals"]
+    try:
+        mutants_run.sys.modules["edge.intervals"] = module
+        user = module.Intervals
+        mutants_run.put_in(path, source, source.replace("sum(self.stops) - sum(self.starts)", "sum(self.stops) + sum(self.starts)").replace("count_max: int = 4096", "count_max: int = 7"))
+        assert user([(1, 3)]).total == 4 and user().count_max == 7
+    finally:
+        mutants_run.sys.modules["edge.intervals"] = real
+    assert edge.intervals.Intervals([(1, 3)]).total == 2
+
+
+def test_the_page_says_what_was_measured(monkeypatch):
+    line = {"seed": 1, "first": 0, "count": 10, "commit": "c0ffee", "when": "2026-11-25T12:00Z"}
+    monkeypatch.setattr(soak, "results", lambda: [
+        {**line, "campaign": "mutants", "results": {"killed": 90, "survived": 5, "equivalent": 3, "modules": {}, "broken": []}},
+        {**line, "campaign": "mutants", "first": 10, "results": {"killed": 95, "survived": 10, "equivalent": 0, "broken": []}},
+        {**line, "campaign": "coverage", "count": 1, "results": {"branches": 620, "missing": 0, "modules": 14, "cython": 3, "broken": []}}])
+    page = soak.page()
+    assert "| 185 of 200 killed (92.5%), 3 that change nothing, in 20 hundredths | 0 | c0ffee | 2026-11-25T12:00Z |" in page
+    assert "| 620 of 620 branches in 14 modules, all lines of 3 Cython modules | 0 | c0ffee |" in page and "| nothing yet |" in page
