@@ -17,7 +17,7 @@ from edge.errors import ConfigError
 from gateway._tap import Tap
 from gateway.client import Client
 
-PACE_S = 0.005
+PACE_S = 0.006
 PACE_OWED_S = 0.002
 PACE_FROM = 2000                     # events/s
 PACE_UNTIL = 1000

@@ -38,6 +38,7 @@ class Reactor:
         self._timers = []            # heap of (due, number, Timer)
         self._number = count()
         self._soon = deque()
+        self._at_work = None         # the loop's thread, while it does not wait
         self._wake_read, self._wake_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         self.now = self.monotonic()
         self.watch(self._wake_read, self._drain_wake)
@@ -68,6 +69,8 @@ class Reactor:
     def soon(self, fn):
         """Run fn in the loop's thread at its next turn. The one method for other threads."""
         self._soon.append(fn)
+        if self._at_work == threading.get_ident():
+            return                   # it looks before it waits again
         try:
             os.write(self._wake_write, b"\0")
         except BlockingIOError:
@@ -77,7 +80,11 @@ class Reactor:
         """Wait for events, timers or soon() for timeout_s at most, then run what is due."""
         if self._timers:
             timeout_s = max(0.0, min(timeout_s, self._timers[0][0] - self.monotonic()))
+        if self._soon:
+            timeout_s = 0.0
+        self._at_work = None
         ready = self._wait(timeout_s)
+        self._at_work = threading.get_ident()
         self.now = self.monotonic()
         for fd, events in ready:
             handlers = self._handlers.get(fd)

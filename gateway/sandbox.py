@@ -63,6 +63,8 @@ def prepare(parent):
     disarm()
     memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     for which, most in ((resource.RLIMIT_CORE, 0), (resource.RLIMIT_FSIZE, ERROR_BYTES), (resource.RLIMIT_MEMLOCK, 0), (resource.RLIMIT_AS, 2 * memory + (8 << 30))):
+        hard = resource.getrlimit(which)[1]
+        most = most if hard == resource.RLIM_INFINITY else min(most, hard)
         resource.setrlimit(which, (most, most))
     try:
         with open("/proc/self/oom_score_adj", "w") as f:

@@ -129,7 +129,7 @@ def test_from_nothing_to_a_running_gateway_in_two_commands(world, tmp_path, caps
         letters = json.dumps(control.ask("data", "ledger"))
     finally:
         gateway.terminate()
-        assert gateway.wait(60) == 0
+        assert gateway.wait(60) == 0, (tmp_path / "log").read_text()
     assert json.loads(letters)["balanced"]
 
 

@@ -37,7 +37,7 @@ WARM_UNITS = 30
 STRETCH = 15                             # units
 NEAR_BYTES = 2 << 20
 OBJECTS_MORE_MAX = 30
-CONFIG = workload.GATEWAY.replace('"data"', '"data"\nisolation = "none"\ncheckpoint = "200ms"') + workload.STREAM + workload.RULES + """
+CONFIG = workload.GATEWAY.replace('"data"', '"data"\ncheckpoint = "200ms"') + workload.STREAM + workload.RULES + """
 [listener]
 port = 0
 connections_max = 3

@@ -42,9 +42,12 @@ def folder(tmp_path_factory):
     return str(folder)
 
 
-@pytest.mark.parametrize("mistake, campaign", [("acknowledges before the sync", "windows"), ("a lane moves its cursor on send", "upstream"),
-                                               ("windows close again after a start", "windows"), ("an outbox is not cut back", "windows")])
-def test_a_planted_mistake_is_found(mistake, campaign, folder):
+@pytest.mark.parametrize("mistake, campaign", [
+    ("acknowledges before the sync", "windows"), ("a lane moves its cursor on send", "upstream"), ("windows close again after a start", "windows"), ("an outbox is not cut back", "windows"),
+    ("a step of the clock counts twice", "clocks"), ("a device's clock makes the others late", "clocks"), ("re-timed rows do not say so", "clocks"),
+    ("a checkpoint forgets the steps of the clock", "clocks"), ("an outbox is cut back a record short", "years"), ("the time away is a silence", "years")])
+def test_a_planted_mistake_is_found(mistake, campaign, folder, monkeypatch):
     import planted
 
+    monkeypatch.setattr(planted.years_run, "DAYS", 30)
     assert planted.noticed(mistake, planted.CAMPAIGNS[campaign], folder, 4), "no run found it"

@@ -6,7 +6,8 @@ A gateway-year is 365 days in virtual time. Of each day the gateway is awake for
 wires, every operation on its disk); the rest of the day it sleeps, as a suspended machine does: its boot clock goes on, nothing is sent, and timers are late.
 In a year there are about: 60 power cuts, within 40 operations of the disk and at any moment of a start; 12 kills and 12 orderly restarts; 60 uplink outages,
 from seconds to four days; 50 days with an upstream that never acknowledges, acknowledges out of order, refuses, flaps, or sends malformed packets; 24 steps of the
-wall clock of up to 14 days and 6 boots in 1970; 24 days with a disk that refuses (EIO, EROFS); 40 changes of rules; 200 losses of device links; and 15,000 events of six devices
+wall clock of up to 14 days and 6 boots in 1970; 24 days with a disk that refuses (EIO, EROFS; not ENOSPC
+and EDQUOT: on a full disk the journal's oldest records go, and they are what the oracle compares with; edge/quota_run.py has these); 40 changes of rules; 200 losses of device links; and 15,000 events of six devices
 with QoS 0, 1 and 2, of which one is four hours behind, one sends out of order, one twice, one malformed, and one comes online every few days with all that it kept.
 """
 
