@@ -64,6 +64,10 @@ def test_of_topics_the_oldest_is_forgotten(monkeypatch):
     assert sequences(receiver.feed("up/a/rows", row)) == [100] and receiver.feed("up/c/rows", row).duplicates == 1
 
 
+def test_the_limits_are_those_that_the_documents_tell():
+    assert (edge.receiver.INTERVALS_MAX, edge.receiver.TRACKS_MAX, edge.receiver.CONTEXTS_MAX, edge.receiver.SCOPES_MAX) == (4096, 65_536, 8, 16_384)
+
+
 def test_what_is_refused_changes_nothing():
     receiver, ((context, row),) = Receiver(), contexts(1)
     receiver.feed("t/b", message(0, 3))

@@ -8,7 +8,7 @@ from memory_disk import FaultyDisk, MemoryDisk
 from pipeline_world import CONFIG, RULES, START, S, World, env, modules, plain, records
 
 from edge.errors import DiskError
-from edge.recovery import FAILED_MAX, META_VERSION, capture, deployed, journal_position
+from edge.recovery import FAILED_MAX, META_VERSION, Recovered, capture, deployed, journal_position
 from edge.records import BATCH, GAP, SCHEMA
 
 __all__ = ["modules"]
@@ -63,6 +63,8 @@ def test_what_a_checkpoint_says_of_deployments_and_of_the_journal(modules):
     run(world, 3)
     meta, images = saved(world, generation=7, deployments=[{"rule": "x"}])
     assert deployed(None) == (0, []) and deployed((meta, images)) == (7, [{"rule": "x"}])
+    assert deployed(saved(world)) == (0, []), "of a version that had none"
+    assert Recovered() == Recovered(False, False, 0, 0, (), (), 0)
     assert journal_position(meta) == world.pipeline.journal.head
     world.close()
 
@@ -103,6 +105,7 @@ def test_without_a_checkpoint_numbers_go_on_behind_all_that_an_outbox_shows(modu
     world.core.outboxes["all"].write()
     world.core.outboxes["all"].writer.append(GAP, world.stream("once").number, after, 20, msgpack.packb(0))
     world.core.outboxes["all"].writer.append(BATCH, 77, 1000, 20, b"of a stream that nobody has named")
+    world.pipeline.journal.append(BATCH, 77, 1000, 20, b"of a stream that nobody has named")
     for outbox in world.pipeline.outboxes:
         outbox.write()
         outbox.writer.sync()

@@ -143,3 +143,10 @@ def test_an_empty_window_says_nothing():
     scan = Scan(77, 3, 5)
     scan.feed(b"", 0)
     assert (scan.offset, scan.end, scan.expected, scan.records, scan.holes, scan.needed) == (3, 3, 5, [], [], 0)
+
+
+def test_positions_that_are_passed_over_between_two_records_are_a_hole_also_where_no_byte_is():
+    data = encode(77, 5, 2, 0, 1, 0, 1, b"first") + encode(77, 9, 2, 0, 1, 0, 1, b"next")
+    scan = Scan(77, 0, 5)
+    scan.feed(data, len(data))
+    assert [r.position for r in scan.records] == [5, 9] and scan.holes == [(41, 41, 6, 9)]

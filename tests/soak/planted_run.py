@@ -67,7 +67,11 @@ def main():
     arguments = parser.parse_args()
     coverage_run.copy(PLANTED)
     chosen = MISTAKES[arguments.first:arguments.first + arguments.count]
-    missed = [f"{module}: {was!r} -> {becomes!r} is not noticed" for module, was, becomes in chosen if not found(module, was, becomes)]
+    missed = []
+    for module, was, becomes in chosen:
+        noticed = found(module, was, becomes)
+        print(f"{'found' if noticed else 'MISSED'}: {module}: {was!r} -> {becomes!r}", file=sys.stderr, flush=True)
+        missed += [] if noticed else [f"{module}: {was!r} -> {becomes!r} is not noticed"]
     print(json.dumps({"planted": len(chosen), "found": len(chosen) - len(missed), "broken": missed}))
     return 1 if missed else 0
 
