@@ -7,7 +7,7 @@ import random
 import pytest
 
 pytest.importorskip("duckdb", reason="the oracle: pip install duckdb")
-from oracle import SECOND, STREAM, Duck, Generator, Pair, aggregate, fields, rows  # noqa: E402
+from duck import SECOND, STREAM, Duck, Generator, Pair, aggregate, fields, rows  # noqa: E402
 from query_world import World  # noqa: E402
 from values import same, ulps  # noqa: E402
 
