@@ -6,7 +6,7 @@ about that of a message which had the connection to itself, and shrinks when it 
 time, and more under way would only be a queue. (After TCP Vegas, Brakmo and Peterson 1995.) Every ALONE_S the window begins anew, and what is usual is learnt again.
 At least QUANTUM may be under way, and always one message: of some 4,000 rows, where they are packed into batches.
 
-The gateway's one thread is the other thing to wait for: packing takes half of its time at most.
+The gateway's one thread is the other thing to wait for: packing takes a quarter of its time at most.
 """
 
 QUANTUM = 8 << 10
@@ -14,7 +14,8 @@ GROWTH = 2 << 10                     # of the window, with each round trip
 STRETCH = 1.5
 ALONE_S = 10.0
 WEIGHT = 1 / 8                       # of a round trip in the mean
-WORK_S = 0.001                       # of packing; then so long nothing of a backlog is packed
+WORK_S = 0.001                       # of packing; then for RESTS times as long nothing of a backlog is packed
+RESTS = 3
 
 
 class Pace:
@@ -42,7 +43,7 @@ class Pace:
         """So long a backlog was packed, until now."""
         self._worked_s += seconds
         if self._worked_s >= WORK_S:
-            self.rests_until, self._worked_s = now + self._worked_s, 0.0
+            self.rests_until, self._worked_s = now + RESTS * self._worked_s, 0.0
 
     def sent(self, size) -> bool:
         """A message of a backlog went. Returns whether it had the connection to itself, for acknowledged()."""
