@@ -65,7 +65,7 @@ class Fenced(rig.Gateway):
 
 
 class Watch(threading.Thread):
-    """The most resident memory of a process (`own`), and of it and its children together (`all`), bytes."""
+    """The most resident memory of a process (`own`), and of it and its children together (`all`, what they share counted once), bytes."""
 
     def __init__(self, pid):
         super().__init__(daemon=True)
@@ -74,8 +74,7 @@ class Watch(threading.Thread):
 
     def run(self):
         while not self.ended.wait(0.02):
-            own = resident(self.pid)
-            self.own, self.all = max(self.own, own), max(self.all, own + sum(map(resident, children(self.pid))))
+            self.own, self.all = max(self.own, resident(self.pid)), max(self.all, sum(map(share, (self.pid, *children(self.pid)))))
 
     def stop(self):
         self.ended.set()
@@ -86,6 +85,15 @@ def resident(pid):
     try:
         return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
     except (OSError, IndexError):
+        return 0
+
+
+def share(pid):
+    """Resident, and of what n processes map the n-th part (Pss of proc_pid_smaps(5))."""
+    try:
+        with open(f"/proc/{pid}/smaps_rollup") as f:
+            return next((int(line.split()[1]) << 10 for line in f if line.startswith("Pss:")), 0)
+    except OSError:
         return 0
 
 
