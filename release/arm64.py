@@ -137,7 +137,7 @@ def attacked(board):
         shutil.copytree(ROOT / part, board.root / "tmp/suite" / part, ignore=shutil.ignore_patterns("__pycache__"))
     said = board.call("/opt/tidegate/bin/python3", "/tmp/suite/tests/hostile/hostile_run.py", "--seed", "1", "--count", HOSTILE, "--child-every", "30", "--emulated")
     result = json.loads(said.splitlines()[-1])
-    return f"{result['modules']} hostile modules: {', '.join(f'{n} {fate}' for fate, n in sorted(result['fates'].items()))}; at most {result['overrun_ms']} ms late"
+    return f"{HOSTILE} hostile modules: {', '.join(f'{n} {fate}' for fate, n in sorted(result['fates'].items()))}; at most {result['overrun_ms']} ms late"
 
 
 def removed(board):
