@@ -50,19 +50,19 @@ cdef class Answerer(Channel):
             raise instance.error(f"it put out {size} bytes, more than goes to the gateway at once", "limit")
         if size:
             result.write(self.memory + PAYLOAD, rows)
-        self._reply(DONE, size, 0, 0, instance)
+        self._reply(DONE, size, 0, instance)
         self._wake()
 
-    def answer(self, uint32_t kind, parts=(), *, Instance instance=None, uint64_t a=0, uint64_t b=0):
+    def answer(self, uint32_t kind, parts=(), *, Instance instance=None, uint64_t a=0):
         cdef uint64_t size = 0
         self._put(parts, &size)
-        self._reply(kind, size, a, b, instance)
+        self._reply(kind, size, a, instance)
         self._wake()
 
-    cdef int _reply(self, uint32_t kind, uint64_t size, uint64_t a, uint64_t b, Instance instance) except -1:
+    cdef int _reply(self, uint32_t kind, uint64_t size, uint64_t a, Instance instance) except -1:
         cdef Head head
         memset(&head, 0, sizeof(head))
-        head.kind, head.number, head.serial, head.size, head.a, head.b = kind, self.head.number, self.head.serial, size, a, b
+        head.kind, head.number, head.serial, head.size, head.a = kind, self.head.number, self.head.serial, size, a
         if instance is not None:
             head.dead, head.run_ns = instance.dead, instance.run_ns
             head.area, head.area_size = instance.area, instance.area_size

@@ -10,13 +10,13 @@ cdef enum:
     PAYLOAD = 128
     BEGUN = 64                   # where the serial of the request stands whose module code was begun
 
-cdef struct Head:                # 64 bytes at the start of the memory; a request's, then its answer's
+cdef struct Head:                # 56 bytes at the start of the memory; a request's, then its answer's
     uint32_t kind                # what is asked; how it went
     uint32_t number              # of the instance or of the code that is meant
     uint32_t serial              # counts requests; an answer has its request's
     uint32_t dead                # the instance is only good for being thrown away
     uint64_t size                # bytes of payload
-    uint64_t a, b                # as the kind says
+    uint64_t a                   # as the kind says
     int64_t run_ns               # the instance's, since it was made
     uint64_t memory_bytes
     uint32_t area, area_size

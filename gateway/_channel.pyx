@@ -94,10 +94,6 @@ cdef class Channel:
     def a(self):
         return self.head.a
 
-    @property
-    def b(self):
-        return self.head.b
-
     def payload(self, uint64_t most=ROOM) -> bytes:
         """A copy of what came with the Head. Raises Wrong when it is more than it may be."""
         if self.head.size > most or self.head.size > self.size - PAYLOAD:
@@ -120,7 +116,7 @@ cdef class Channel:
 
 
 cdef class Asker(Channel):
-    """The daemon's end. pid: of the worker. After an answer `kind`, `a`, `b`, `payload()` are of it, and so are these:
+    """The daemon's end. pid: of the worker. After an answer `kind`, `a`, `payload()` are of it, and so are these:
 
     begun: when there was none, whether code of the module had been begun.
     """
@@ -173,11 +169,11 @@ cdef class Asker(Channel):
             kind = self._recv(-1, wall_ns)
         return kind
 
-    def ask(self, uint32_t kind, uint32_t number, parts, *, uint64_t a=0, uint64_t b=0, int64_t cpu_ns=-1, int64_t wall_ns) -> int:
+    def ask(self, uint32_t kind, uint32_t number, parts, *, uint64_t a=0, int64_t cpu_ns=-1, int64_t wall_ns) -> int:
         """A request; returns the kind of the answer. cpu_ns: CPU time of the worker after which it counts as overdue, -1 for any."""
         cdef Head head
         memset(&head, 0, sizeof(head))
-        head.kind, head.number, head.a, head.b = kind, number, a, b
+        head.kind, head.number, head.a = kind, number, a
         self._begin()
         try:
             self._put(parts, &head.size)

@@ -15,6 +15,7 @@ import secrets
 from collections import namedtuple
 
 from edge.errors import ConfigError
+from gateway.entries import entries
 from gateway.upkeep import stamp
 
 ROLES = ("read", "write")
@@ -59,20 +60,9 @@ class Access:
 
 def read(path) -> list:
     """The Guests of a file. Raises ConfigError with the line that is wrong."""
-    try:
-        with open(path, encoding="utf-8") as file:
-            text = file.read(FILE_BYTES_MAX + 1)
-    except FileNotFoundError:
-        raise ConfigError(f"{path}: is missing: let somebody in with `tidegate api --new-token NAME`") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: cannot be read: {error}") from None
-    if len(text) > FILE_BYTES_MAX:
-        raise ConfigError(f"{path}: has more than {FILE_BYTES_MAX} bytes")
     guests = []
-    for number, line in enumerate(text.splitlines(), 1):
+    for number, line in entries(path, FILE_BYTES_MAX, "let somebody in with `tidegate api --new-token NAME`"):
         words = line.split()
-        if not words or line.startswith("#"):
-            continue
         kind, _, name = words[0].partition(":")
         sound = {"token": len(words) == 3 and re.fullmatch("[0-9a-f]{64}", words[2]), "cert": len(words) == 2}.get(kind)
         if not sound or not NAME.fullmatch(name) or words[1] not in ROLES:

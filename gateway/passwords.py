@@ -13,6 +13,7 @@ import re
 from hmac import compare_digest
 
 from edge.errors import ConfigError
+from gateway.entries import entries
 
 FILE_BYTES_MAX = 4 << 20
 PASSWORD_BYTES_MAX = 1024
@@ -46,19 +47,8 @@ def verify(password: bytes, line: str) -> bool:
 
 def read(path) -> dict:
     """{user: hash} of a file. Raises ConfigError with the line that is wrong."""
-    try:
-        with open(path, encoding="utf-8") as file:
-            text = file.read(FILE_BYTES_MAX + 1)
-    except FileNotFoundError:
-        raise ConfigError(f"{path}: is missing: let somebody in with `tidegate passwd {path} USER`") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: cannot be read: {getattr(error, 'strerror', None) or error}") from None
-    if len(text) > FILE_BYTES_MAX:
-        raise ConfigError(f"{path}: has more than {FILE_BYTES_MAX} bytes")
     users = {}
-    for number, line in enumerate(text.splitlines(), 1):
-        if not line.strip() or line.startswith("#"):
-            continue
+    for number, line in entries(path, FILE_BYTES_MAX, f"let somebody in with `tidegate passwd {path} USER`"):
         user, _, secret = line.rstrip().partition(":")
         if not USER.fullmatch(user) or not _sound(secret):
             raise ConfigError(f"{path}: line {number} is not 'user:hash' as `tidegate passwd {path} USER` writes it")

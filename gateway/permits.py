@@ -13,6 +13,7 @@ import re
 from edge._permission import FILTERS_MAX, Permission
 from edge.contract import check_filter
 from edge.errors import ConfigError
+from gateway.entries import entries
 
 FILE_BYTES_MAX = 4 << 20
 UNSAFE = re.compile(r"[+#/%\x00-\x1f\x7f-\x9f]")     # in a client id or user name it could make one device's pattern another's
@@ -24,10 +25,8 @@ class Permits:
     def __init__(self, path):
         self._patterns, self._topics = [], {}
         user = None
-        for number, line in enumerate(_lines(path), 1):
+        for number, line in entries(path, FILE_BYTES_MAX, "write into it who may publish where"):
             words = line.split(None, 1)
-            if not words or line.startswith("#"):
-                continue
             try:
                 if len(words) < 2 or words[0] not in ("user", "topic", "pattern"):
                     raise ConfigError("it begins with user, topic or pattern, and goes on")
@@ -62,14 +61,3 @@ class Permits:
                 continue
             filters.append(re.sub("%[cu]", lambda match: client_id if match[0] == "%c" else user, text))
         return Permission(text.encode() for text in filters)
-
-
-def _lines(path):
-    try:
-        with open(path, encoding="utf-8") as file:
-            text = file.read(FILE_BYTES_MAX + 1)
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: cannot be read: {getattr(error, 'strerror', None) or error}") from None
-    if len(text) > FILE_BYTES_MAX:
-        raise ConfigError(f"{path}: has more than {FILE_BYTES_MAX} bytes")
-    return text.splitlines()

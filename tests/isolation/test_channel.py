@@ -180,6 +180,6 @@ def test_a_memory_that_changes_while_it_is_read_is_no_danger(rules):
 
 def test_an_area_where_none_can_be_is_not_written_to(rules):
     rules[0].reset()
-    Liar.lie = lambda memory: memory.__setitem__(slice(56, 64), struct.pack("<II", 0xFFFFFFF8, 0xFFFFFFFF))
+    Liar.lie = lambda memory: memory.__setitem__(slice(48, 56), struct.pack("<II", 0xFFFFFFF8, 0xFFFFFFFF))
     assert taken(rules[0]) is not None
     assert taken(rules[0]) is None

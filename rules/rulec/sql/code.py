@@ -124,10 +124,6 @@ class Code:
         yield self._open(b"\x04")
         self._close()
 
-    def otherwise(self):
-        """Inside when(): what runs if it is 0."""
-        self.emit("else")
-
     def branch(self, label, *condition):
         """To a label of block() or loop(); with a condition, if it is not 0."""
         self.emit(*condition)
