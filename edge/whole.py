@@ -19,12 +19,13 @@ def read(disk, path, size_max) -> bytes:
         disk.close(fd)
 
 
-def replace(disk, path, data):
-    """Put data in the place of the file at path. Durable on return. Raises OSError; then the file is the old one or the new one, whole."""
-    disk.close(replace_and_hold(disk, path, data))
+def replace(disk, path, data, own=lambda fd: None):
+    """Put data in the place of the file at path. own(descriptor) may give the new file another owner and mode, before there is anything in it. Durable on
+    return. Raises OSError; then the file is the old one or the new one, whole."""
+    disk.close(replace_and_hold(disk, path, data, own))
 
 
-def replace_and_hold(disk, path, data) -> int:
+def replace_and_hold(disk, path, data, own=lambda fd: None) -> int:
     """As replace(), and the new file's descriptor, to write on behind data."""
     fresh = path + FRESH
     try:
@@ -33,6 +34,7 @@ def replace_and_hold(disk, path, data) -> int:
         pass
     fd = disk.create(fresh)
     try:
+        own(fd)
         offset = 0
         while offset < len(data):
             offset += disk.pwrite(fd, data[offset:], offset)

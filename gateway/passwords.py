@@ -12,6 +12,8 @@ import os
 import re
 from hmac import compare_digest
 
+from edge import whole
+from edge.disk import Disk
 from edge.errors import ConfigError
 from gateway.entries import entries
 
@@ -71,15 +73,13 @@ def put(path, user, secret):
         lines.append(f"{user}:{secret}")
     try:
         kept = os.stat(path) if users else None
-        with open(os.open(f"{path}.new", os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o640), "w", encoding="utf-8") as file:
-            if kept is not None:                 # of the same owner, so that the gateway can still read it
-                os.fchmod(file.fileno(), kept.st_mode & 0o777)
-                if os.geteuid() == 0:
-                    os.fchown(file.fileno(), kept.st_uid, kept.st_gid)
-            file.write("".join(f"{line}\n" for line in lines))
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(f"{path}.new", path)
+
+        def own(file):
+            os.fchmod(file, 0o640 if kept is None else kept.st_mode & 0o777)
+            if kept is not None and os.geteuid() == 0:           # of the same owner, so that the gateway can still read it
+                os.fchown(file, kept.st_uid, kept.st_gid)
+
+        whole.replace(Disk(), os.path.abspath(path), "".join(f"{line}\n" for line in lines).encode(), own)
     except OSError as error:
         raise ConfigError(f"{path}: cannot be written: {error.strerror}") from None
 

@@ -7,6 +7,8 @@ import stat
 import subprocess
 from pathlib import Path
 
+from edge import whole
+from edge.disk import Disk
 from edge.errors import ConfigError
 from gateway import config
 
@@ -44,7 +46,7 @@ class Placing:
                 path.parent.mkdir(parents=True)
                 _own(path.parent, 0o750)
             fresh = not path.exists()
-            _replace(path, text, 0o640)
+            _replace(path, text, lambda file: _own(file, 0o640))
             if fresh:
                 self._new.append(path)
         except OSError as error:
@@ -63,29 +65,15 @@ def configuration(path, text) -> bool:
         if kept:
             shutil.copy2(path, f"{path}.bak.new")
             os.replace(f"{path}.bak.new", f"{path}.bak")
-        _replace(path, text, stat.S_IMODE(path.stat().st_mode) if path.exists() else 0o644, own=False)
+        mode = stat.S_IMODE(path.stat().st_mode) if path.exists() else 0o644
+        _replace(path, text, lambda file: os.chmod(file, mode))
         return kept
     except OSError as error:
         raise _unwritten(path, error) from None
 
 
-def _replace(path, text, mode, own=True):
-    fresh = Path(f"{path}.new")
-    fresh.unlink(missing_ok=True)
-    with open(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600), "w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    if own:
-        _own(fresh, mode)
-    else:
-        fresh.chmod(mode)
-    os.replace(fresh, path)
-    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
+def _replace(path, text, own):
+    whole.replace(Disk(), str(path.absolute()), text.encode(), own)
 
 
 def _own(path, mode):
@@ -93,9 +81,9 @@ def _own(path, mode):
     user = service_user()
     if user is not None and os.geteuid() == 0:
         os.chown(path, 0, user.pw_gid)
-        path.chmod(mode)
+        os.chmod(path, mode)
     else:
-        path.chmod(mode & 0o700)
+        os.chmod(path, mode & 0o700)
 
 
 def _unwritten(path, error):

@@ -105,7 +105,7 @@ def test_a_write_that_fails_leaves_what_was_there(run, tmp_path, monkeypatch):
     def full(fd):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(placing.os, "fsync", full)
+    monkeypatch.setattr(placing.os, "fdatasync", full)
     status, _, err = run(*LEAST, "--force")
     assert status == 2 and "No space left" in err and (tmp_path / "tidegate.toml").read_text() == "# mine\n"
 
