@@ -5,7 +5,7 @@ VENV ?= .venv
 BIN = $(VENV)/bin
 PYTHONS = $(BIN)/python
 VERSION = $(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
-SOURCES = pyproject.toml $(wildcard edge/*.pyx edge/*.pxd gateway/*.pyx gateway/*.pxd firmware-sim/firmware_sim/*.pyx firmware-sim/firmware_sim/*.pxd)
+SOURCES = pyproject.toml $(wildcard edge/*.pyx edge/*.pxd gateway/*/*.pyx gateway/*/*.pxd firmware-sim/firmware_sim/*.pyx firmware-sim/firmware_sim/*.pxd)
 
 .PHONY: demo test check bench soak spec coverage interop docs build wheels deb test-arm64 advisories clean help
 .DEFAULT_GOAL := help
@@ -43,7 +43,7 @@ interop: $(VENV)/built  ## clients in JavaScript, Go and Java against the listen
 	$(BIN)/python tests/mqtt/interop_run.py $(if $(PAHO),--paho $(PAHO))
 
 docs: $(VENV)/built  ## the generated pages
-	$(BIN)/python -m gateway.reference docs
+	$(BIN)/python -m gateway.config.reference docs
 	$(BIN)/python -m rulec.sql.reference docs
 
 wheels: $(VENV)/installed  ## dist/: sdist and manylinux wheels for aarch64 and x86-64, for each Python of $(PYTHONS)
@@ -75,7 +75,7 @@ $(VENV)/built: $(VENV)/installed $(SOURCES)
 	touch $@
 
 clean:   ## forget what was built
-	rm -rf $(VENV) build dist *.egg-info .pytest_cache .hypothesis edge/*.c edge/*.so gateway/*.c gateway/*.so
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .hypothesis edge/*.c edge/*.so gateway/*/*.c gateway/*/*.so
 	rm -f firmware-sim/firmware_sim/*.c firmware-sim/firmware_sim/*.so
 
 include rules/rules.mk

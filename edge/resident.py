@@ -1,4 +1,4 @@
-"""Where rules' instances live: in this process. gateway/workshop.py is another place, with the same methods."""
+"""Where rules' instances live: in this process. gateway/isolation/workshop.py is another place, with the same methods."""
 
 from wasmtime import Module, WasmtimeError
 

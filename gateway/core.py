@@ -27,19 +27,19 @@ from edge.rule_store import RuleStore
 from edge.stage import Stage, Stream
 from edge.succession import Succession, partial_schema
 from gateway.keys import encryption_key
-from gateway.lane import Lane
-from gateway.lineup import Lineup
-from gateway.outboxes import FULL, Outboxes
-from gateway.policy import Policy
-from gateway.rulebook import Rulebook, contracts_of
-from gateway.shadows import Shadows
-from gateway.swap import Swap, Swaps, before
+from gateway.forward.lane import Lane
+from gateway.deploy.lineup import Lineup
+from gateway.forward.outboxes import FULL, Outboxes
+from gateway.forward.policy import Policy
+from gateway.deploy.rulebook import Rulebook, contracts_of
+from gateway.deploy.shadows import Shadows
+from gateway.deploy.swap import Swap, Swaps, before
 
 SEGMENT_BYTES = 8 << 20
 
 
 class Core:
-    """config: gateway.spec.Config. modules: the real directory of compiled rules. log: gateway.logs.Log. place: where rules live, see edge.compile.Cache.
+    """config: gateway.config.spec.Config. modules: the real directory of compiled rules. log: gateway.logs.Log. place: where rules live, see edge.compile.Cache.
 
     lanes: (Outbox, Lane) pairs. deployments: rule -> Deployment, what runs or should; those that are refused are left out and reported
     (`refused`): the rest runs. recover() comes before anything else. on_event: fn(kind, rule, text, **details), told of what happens to rules.
@@ -150,7 +150,7 @@ class Core:
             next(lane for box, lane in self.lanes if box is outbox).evicted(rows)
 
     def make_room(self, error) -> bool:
-        """Let go of what may go when a DiskError says that the disk is full: see gateway/outboxes.py. True: try again. Raises DiskError."""
+        """Let go of what may go when a DiskError says that the disk is full: see gateway/forward/outboxes.py. True: try again. Raises DiskError."""
         return error.number in FULL and (self.pipeline.journal.log.give_way() or self.outboxes.give_way())
 
     def _number(self, schema):

@@ -99,7 +99,7 @@ class Daemon:
     def _managing(self):
         """The Manager, made when there is something to manage: most gateways run as they are for months. Raises DiskError."""
         if self.manager is None:
-            from gateway.manage import Manager
+            from gateway.manage.manager import Manager
 
             self.manager = Manager(self, disk=self._machine.disk, wall=self._machine.wall_s, monotonic=self.reactor.monotonic)
         return self.manager

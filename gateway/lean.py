@@ -34,7 +34,7 @@ def leave_out(config):
     asked = config.listener is not None and config.listener.password_file is not None        # scrypt is OpenSSL's
     if not asked and not any(end is not None and end.tls is not None for end in (config.listener, config.broker, config.upstream)):
         leave_out_openssl()
-    from gateway import isolation
+    from gateway.isolation import choice as isolation
 
     if not isolation.wanted(config.gateway.isolation):
         leave_out_bindings()

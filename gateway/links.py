@@ -13,7 +13,7 @@ def listener(config, reactor, intake, log):
     spec = config.listener
     if spec is None:
         return None
-    from gateway.listener import Listener
+    from gateway.ingest.listener import Listener
 
     return Listener(reactor, intake, host=spec.host, port=spec.port, tls=server_tls("listener.tls", spec.tls), connections_max=spec.connections_max,
                     packet_bytes_max=spec.packet_max, rate_per_client=spec.rate_per_client, doorman=_doorman(spec, reactor),
@@ -26,13 +26,13 @@ def _doorman(spec, reactor):
     certificates = spec.tls is not None and spec.tls.ca is not None
     if not (certificates or spec.password_file or spec.acl_file):
         return None
-    from gateway.doorman import Doorman
+    from gateway.ingest.doorman import Doorman
 
     return Doorman(reactor, users=_users(spec), permits=_permits(spec), certificates=certificates, anonymous=spec.anonymous)
 
 
 def _users(spec):
-    from gateway import passwords
+    from gateway.ingest import passwords
 
     if spec.password_file is not None:
         with placed("listener.password_file"):
@@ -40,7 +40,7 @@ def _users(spec):
 
 
 def _permits(spec):
-    from gateway.permits import Permits
+    from gateway.ingest.permits import Permits
 
     if spec.acl_file is not None:
         with placed("listener.acl_file"):
@@ -84,7 +84,7 @@ def broker(config, reactor, intake, log):
     spec = config.broker
     if spec is None:
         return None
-    from gateway.broker import BrokerSource
+    from gateway.ingest.broker import BrokerSource
 
     filters = dict.fromkeys(topic for stream in config.streams.values() for topic in stream.topics)
     return BrokerSource(reactor, intake, host=spec.host, port=spec.port, topics=[(topic, spec.qos) for topic in filters],
@@ -98,12 +98,12 @@ def upstream(config, reactor, lanes, log, handle, intake):
     spec = config.upstream
     if spec is None or not lanes and not spec.manage:
         return None
-    from gateway.upstream import Upstream
+    from gateway.forward.upstream import Upstream
 
     report = _reporter(log, "upstream")
     mailbox = None
     if spec.manage:
-        from gateway.mailbox import Mailbox
+        from gateway.manage.mailbox import Mailbox
 
         mailbox = Mailbox(reactor, config.gateway.name, handle, report)
 

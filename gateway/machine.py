@@ -3,13 +3,13 @@
 import time
 
 from edge.disk import Disk
-from gateway import isolation
+from gateway.isolation import choice as isolation
 from gateway.logs import Log
 from gateway.reactor import Reactor
 
 
 class Machine:
-    """disk: edge.disk.Disk. reactor: sockets, timers and the monotonic clock. worker: of gateway.isolation.begin()."""
+    """disk: edge.disk.Disk. reactor: sockets, timers and the monotonic clock. worker: of gateway.isolation.choice.begin()."""
 
     def __init__(self, worker=None):
         self.disk, self.reactor, self._worker = Disk(), Reactor(), worker
@@ -29,7 +29,7 @@ class Machine:
         time.sleep(seconds)
 
     def place(self, asked, log):
-        """Where rules run, see gateway/isolation.py."""
+        """Where rules run, see gateway/isolation/choice.py."""
         worker, self._worker = self._worker, None
         return isolation.place(asked, log, worker)
 

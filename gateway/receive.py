@@ -20,7 +20,7 @@ from edge.books import STREAM
 from edge.codec import LEDGER, json_rows
 from edge.errors import ConfigError, DiskError, UpstreamError
 from edge.receiver import Receiver
-from gateway.listener import Listener
+from gateway.ingest.listener import Listener
 
 STATE_VERSION = 1
 PACKET_BYTES_MAX = 8 << 20

@@ -1,6 +1,6 @@
 """The management requests: what may be asked of a gateway, and where each stands in the HTTP API. One table for the API, its client and the mailbox.
 
-A request is {"do": NAME, ...}; Manager.handle (gateway/manage.py) answers it, whichever door it came through.
+A request is {"do": NAME, ...}; Manager.handle (gateway/manage/manager.py) answers it, whichever door it came through.
 """
 
 from collections import namedtuple

@@ -18,7 +18,8 @@ def test_the_rule_authors_ten_lines_print_what_the_page_says():
 
 
 def test_the_readmes_configuration_is_one(tmp_path):
-    from gateway import config, rulebook
+    from gateway.config import reader as config
+    from gateway.deploy import rulebook
 
     (text,) = re.findall(r"```toml\n(.*?)```", (DOCS.parent / "README.md").read_text(), re.S)
     assert rulebook.problems(config.parse(text)) == []

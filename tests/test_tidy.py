@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway import reference, spec
+from gateway.config import reference, spec
 
 ROOT = Path(__file__).resolve().parent.parent
 FILE_LINES_MAX = 420

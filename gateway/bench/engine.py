@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from edge._mqtt import Flow
 from edge.errors import RuleError
-from gateway import config
+from gateway.config import reader as config
 from gateway.bench.workload import GATEWAY
 from gateway.daemon import Daemon
 

@@ -15,8 +15,8 @@ from gateway.bench.footprint import TEN_RULES
 from gateway.bench.inside import decoded
 from gateway.bench.rates import LISTENER
 from gateway.bench.rig import Gateway
-from gateway.sandbox import Unconfined
-from gateway.workshop import Workshop
+from gateway.isolation.sandbox import Unconfined
+from gateway.isolation.workshop import Workshop
 from tidegate_rules import path
 
 NS_MAX, MB_MAX = 100, 15             # what is demanded of an event and rule, and of memory

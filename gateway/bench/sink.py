@@ -13,7 +13,7 @@ from pathlib import Path
 
 from edge._intake import Intake, Topics
 from edge.receiver import Receiver
-from gateway.listener import Listener
+from gateway.ingest.listener import Listener
 from gateway.reactor import Reactor
 
 

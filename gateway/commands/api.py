@@ -1,8 +1,8 @@
 """`tidegate api`: the HTTP management API of the gateway that runs on this machine; and who may use it."""
 
 from edge.errors import ConfigError
-from gateway import config
-from gateway.access import ROLES, Access, add_certificate, add_token
+from gateway.config import reader as config
+from gateway.manage.access import ROLES, Access, add_certificate, add_token
 
 
 def add_arguments(parser):
@@ -30,7 +30,7 @@ def _serve(loaded, access, port_file):
     log = Log(loaded.gateway.log_format)
     guests = Access(access, lambda message: log.error("api", message))
     try:
-        from gateway import api, server
+        from gateway.manage import api, server
     except ModuleNotFoundError as error:
         raise ConfigError(f"{error.name} is missing: install the API with `pip install tidegate[api]`") from None
     server.serve(api.application(loaded.gateway.data), loaded.api, guests, log, port_file)

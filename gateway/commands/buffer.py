@@ -7,10 +7,10 @@ from edge.errors import ConfigError, DiskError
 from edge.jsonlines import identified
 from edge.records import BATCH, DEAD, GAP, SCHEMA
 from edge.times import nanoseconds, timestamp
-from gateway import config
-from gateway.follow import tail
-from gateway.repair import repair
-from gateway.store import Store, add_place, plain
+from gateway.config import reader as config
+from gateway.inspection.follow import tail
+from gateway.inspection.repair import repair
+from gateway.inspection.store import Store, add_place, plain
 
 
 def add_arguments(parser):
@@ -202,7 +202,7 @@ def _bound(text):
 
 
 def _slice(store, arguments):
-    from gateway.slice import Mask, Slice
+    from gateway.inspection.slice import Mask, Slice
 
     if arguments.data:
         raise ConfigError("--slice: a slice takes lateness and idle along: name the configuration with -c, not --data")

@@ -3,7 +3,9 @@
 import json
 import sys
 
-from gateway import config, links, rulebook, signing
+from gateway import links
+from gateway.config import reader as config
+from gateway.deploy import rulebook, signing
 
 
 def add_arguments(parser):
@@ -14,7 +16,7 @@ def add_arguments(parser):
 
 def run(arguments):
     if arguments.schema:
-        from gateway import spec
+        from gateway.config import spec
 
         print(json.dumps(spec.schema(), indent=1))
         return 0

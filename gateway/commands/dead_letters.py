@@ -9,7 +9,7 @@ from edge.fates import DROPPED, RETRIED, RETRYING
 from edge.records import DEAD, SCHEMA
 from gateway import control
 from gateway.letters import LETTERS_MAX
-from gateway.store import Store, add_place, letter, plain
+from gateway.inspection.store import Store, add_place, letter, plain
 
 REASON_MAX = 100                     # characters of a reason in a list
 WAITING = "waiting"

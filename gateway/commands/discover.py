@@ -3,7 +3,7 @@
 import sys
 
 from edge.errors import ConfigError
-from gateway import address, config
+from gateway.config import address, reader as config
 from gateway.discover.session import discovered
 
 

@@ -8,10 +8,11 @@ from types import SimpleNamespace
 
 from edge.errors import ConfigError, TidegateError
 from edge.records import DEAD
-from gateway import config, control, links
+from gateway import control, links
+from gateway.config import reader as config
 from gateway.doctor import board, broker, certificates, gateway, storage, timekeeping
 from gateway.doctor.finding import ERROR, GOOD, NOTE, UNKNOWN, WARNING, WRONG, Finding
-from gateway.store import Store, add_place, plain
+from gateway.inspection.store import Store, add_place, plain
 
 ORDER = (ERROR, WARNING, NOTE, GOOD, UNKNOWN)
 

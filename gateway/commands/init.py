@@ -5,7 +5,7 @@ import shutil
 from pathlib import Path
 
 from edge.errors import ConfigError
-from gateway import address, config, spec
+from gateway.config import address, reader as config, spec
 from gateway.commands.check import beyond_form
 from gateway.init import page, placing
 from gateway.init.questions import Asker, disk_size, gather

@@ -2,7 +2,8 @@
 
 import json
 
-from gateway import config, control
+from gateway import control
+from gateway.config import reader as config
 
 
 def add_arguments(parser):
@@ -26,11 +27,11 @@ def run(arguments):
 
 
 def intervals(place) -> list[dict]:
-    """Where the books in a data directory's journal came apart. place: what gateway.store.add_place gives. Raises ConfigError, DiskError."""
+    """Where the books in a data directory's journal came apart. place: what gateway.inspection.store.add_place gives. Raises ConfigError, DiskError."""
     from edge.balance import Balance
     from edge.books import STREAM
     from edge.records import BATCH, SCHEMA
-    from gateway.store import Store
+    from gateway.inspection.store import Store
 
     store, balance = Store(place), Balance()
     for record in store.log("journal").all():

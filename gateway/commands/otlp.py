@@ -5,7 +5,7 @@ import signal
 import threading
 
 from edge.errors import ConfigError
-from gateway import config
+from gateway.config import reader as config
 from gateway.traces import PER_MINUTE_MAX
 
 INTERVAL = "OTEL_METRIC_EXPORT_INTERVAL"     # milliseconds, as the SDK has it

@@ -4,7 +4,7 @@ import getpass
 import sys
 
 from edge.errors import ConfigError
-from gateway import passwords
+from gateway.ingest import passwords
 
 
 def add_arguments(parser):

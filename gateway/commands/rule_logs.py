@@ -2,7 +2,8 @@
 
 import json
 
-from gateway import remote, terminal
+from gateway import terminal
+from gateway.manage import remote
 
 COLUMNS = [("when", lambda e: terminal.moment(e["at"])), ("what", lambda e: e["what"]), ("who", lambda e: e.get("who"))]
 

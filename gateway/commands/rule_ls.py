@@ -2,7 +2,8 @@
 
 import json
 
-from gateway import remote, terminal
+from gateway import terminal
+from gateway.manage import remote
 
 RULES = [("rule", lambda r: r["rule"]), ("version", lambda r: r["version"]), ("state", lambda r: r["state"] if r["enabled"] else "disabled"),
          ("input", lambda r: r["input"]), ("lanes", lambda r: r["lanes"]), ("previous", lambda r: r["previous"]), ("shadow", lambda r: r["shadow"]),

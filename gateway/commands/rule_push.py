@@ -3,7 +3,8 @@
 from pathlib import Path
 
 from edge.errors import ConfigError
-from gateway import remote, terminal
+from gateway import terminal
+from gateway.manage import remote
 
 
 def add_arguments(parser):

@@ -2,7 +2,8 @@
 
 import json
 
-from gateway import remote, terminal
+from gateway import terminal
+from gateway.manage import remote
 
 
 def add_arguments(parser):

@@ -6,7 +6,7 @@ from gateway import lean
 
 lean.leave_out_early()
 
-from gateway import config  # noqa: E402
+from gateway.config import reader as config  # noqa: E402
 
 DEFAULT = "tidegate.toml"
 
@@ -27,7 +27,7 @@ def run(arguments):
     loaded = config.load(arguments.config)
     if arguments.log_format:
         loaded.gateway.log_format = arguments.log_format
-    from gateway import isolation
+    from gateway.isolation import choice as isolation
 
     worker = isolation.begin(loaded.gateway.isolation)       # it comes up while the daemon is imported
     lean.leave_out(loaded)

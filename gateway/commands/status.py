@@ -2,7 +2,8 @@
 
 import json
 
-from gateway import config, control
+from gateway import control
+from gateway.config import reader as config
 
 
 def add_arguments(parser):

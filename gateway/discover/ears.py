@@ -13,8 +13,9 @@ from msgspec.structs import replace
 
 from edge._intake import Intake, Topics
 from edge.errors import ConfigError
-from gateway import links, spec
-from gateway.broker import BrokerSource
+from gateway import links
+from gateway.config import spec
+from gateway.ingest.broker import BrokerSource
 from gateway.reactor import Reactor
 
 PACKET_BYTES_MAX = 1 << 20

@@ -7,7 +7,7 @@ from gateway.discover.patterns import WILD, dealt, of_topics
 from gateway.discover.payload import SAID
 from gateway.discover.proposal import Proposal
 from gateway.discover.survey import PAYLOAD_BYTES_MAX
-from gateway.store import plain
+from gateway.inspection.store import plain
 
 EXAMPLE_MAX = 24                         # characters
 NAMES_MAX = 160                          # of a topic in a comment

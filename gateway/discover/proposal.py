@@ -12,7 +12,8 @@ from edge._batch import Batch
 from edge._decode import Decoder, Router
 from edge._intake import Intake, Topics
 from edge.errors import ConfigError
-from gateway import rulebook, spec
+from gateway.config import spec
+from gateway.deploy import rulebook
 from gateway.discover import payload
 from gateway.discover.patterns import MEASURES, WILD, says
 from gateway.discover.roles import Roles
@@ -24,7 +25,7 @@ FIELDS_MAX = 200
 LATENESS_S_MAX = 3600                    # what goes back further is a clock that was set
 CHUNK = 4096
 TIMES = re.compile(r"(^|_)(ts|t|at|when|utc|epoch|date)$|time|stamp", re.I)
-PLAIN = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}")      # gateway.spec.Name
+PLAIN = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}")      # gateway.config.spec.Name
 
 
 class Field(msgspec.Struct):

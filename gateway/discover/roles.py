@@ -9,7 +9,7 @@ DEVICES = ("device", "device_id", "deviceid", "dev", "dev_id", "sensor", "sensor
            "serial_number", "sn", "imei", "eui", "deveui", "dev_eui", "station", "machine", "asset", "id", "name", "unit", "source")
 COUNTERS = re.compile(r"seq|count|cnt|(^|_)(n|no|nr|num|number|packet|msg|idx|index)(_|$)|frame|fcnt", re.I)
 NAMES = re.compile(r"(^|_)(u?u?id|guid|ulid|key|nonce)$|messageid|eventid|msgid", re.I)
-SKEW_NS = 60 * 10**9                     # gateway.spec.Stream.skew
+SKEW_NS = 60 * 10**9                     # gateway.config.spec.Stream.skew
 KEYS_MAX = 1000                          # that are followed, the first ones
 LEAST = 3                                # messages of one key that show that a field counts
 

@@ -3,7 +3,7 @@
 import sys
 import time
 
-from gateway import address, spec
+from gateway.config import address, spec
 from gateway.discover import page
 from gateway.discover.ears import hear
 from gateway.discover.survey import Survey

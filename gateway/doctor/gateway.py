@@ -9,7 +9,7 @@ import struct
 from edge.errors import DiskError
 from gateway.control import SOCKET
 from gateway.doctor.finding import ERROR, GOOD, NOTE, WARNING, Finding
-from gateway.store import plain
+from gateway.inspection.store import plain
 
 FULL_PART = 0.8
 WAITING_S = 3600

@@ -3,7 +3,7 @@
 import time
 
 from gateway.discover.page import comment, quoted, table
-from gateway.units import Size
+from gateway.config.units import Size
 
 EXAMPLE = '''# An example: `tidegate discover` proposes streams for what really comes.
 [streams.env]                        # what devices send, and what must be in it

@@ -10,7 +10,7 @@ from pathlib import Path
 from edge import whole
 from edge.disk import Disk
 from edge.errors import ConfigError
-from gateway import config
+from gateway.config import reader as config
 
 PRISTINE = Path("/opt/tidegate/tidegate.toml")       # the package's own, to know whether the conffile was ever changed
 SERVICE = "tidegate"                                 # user and unit

@@ -10,8 +10,9 @@ import sys
 from edge.disk import Disk
 from edge.errors import ConfigError
 from edge.identity import gateway_of
-from gateway import address, config, passwords
-from gateway.units import Size
+from gateway.config import address, reader as config
+from gateway.ingest import passwords
+from gateway.config.units import Size
 
 NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}")
 NONE = ("none", "no", "-")

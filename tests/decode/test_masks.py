@@ -15,7 +15,8 @@ from edge._intake import Intake, Topics
 from edge.contract import Contract, FieldSource
 from edge.errors import ConfigError
 from edge.records import DEAD
-from gateway import config, keys
+from gateway import keys
+from gateway.config import reader as config
 from gateway.commands import buffer, dead_letters
 from gateway.daemon import Daemon
 from gateway.letters import Letters

@@ -18,7 +18,7 @@ from edge.receiver import Receiver
 from edge.records import CLOCK, DEAD, TICK, read_letter
 import gateway.core
 from edge.log import Log
-from gateway.config import parse
+from gateway.config.reader import parse
 from gateway.core import Core
 
 gateway.core.SEGMENT_BYTES = Log.__init__.__kwdefaults__["segment_bytes_max"] = 1 << 20          # files that are quickly copied

@@ -13,7 +13,8 @@ import paho.mqtt.client as paho
 import pytest
 
 from count_world import MOSQUITTO, Mosquitto, certificates
-from gateway import cli, config, control, spec
+from gateway import cli, control
+from gateway.config import reader as config, spec
 from gateway.discover import session
 from gateway.discover.ears import hear
 from gateway.discover.survey import Survey

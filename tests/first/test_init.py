@@ -15,7 +15,9 @@ import pytest
 
 from edge.disk import Disk
 from edge.identity import Identity
-from gateway import cli, config, passwords
+from gateway import cli
+from gateway.config import reader as config
+from gateway.ingest import passwords
 from gateway.commands import init
 from gateway.init import placing, questions
 

@@ -12,12 +12,13 @@ from hypothesis import strategies as st
 from edge._batch import Batch
 from edge._decode import Decoder, Router
 from edge._intake import Intake, Topics
-from gateway import config, rulebook
+from gateway.config import reader as config
+from gateway.deploy import rulebook
 from gateway.discover import page, survey
 from gateway.discover.proposal import PLAIN
 from gateway.discover.sight import spelled
 from gateway.init import page as init_page
-from gateway.permits import Permits
+from gateway.ingest.permits import Permits
 from gateway.discover.survey import Survey
 
 NOW = 1_795_000_000 * 10**9

@@ -6,8 +6,8 @@ import tomllib
 import msgspec
 import pytest
 
-from gateway import config, spec
-from gateway.units import Duration, Part, Size
+from gateway.config import reader as config, spec
+from gateway.config.units import Duration, Part, Size
 
 GOOD = """
 [gateway]

@@ -12,7 +12,7 @@ from edge.records import BATCH
 from edge.share import Share
 from gateway.daemon import Daemon
 from gateway.gathering import ACK_S, Gathering
-from gateway.units import Durability
+from gateway.config.units import Durability
 from gateway.wear import SURE_S, wear
 
 

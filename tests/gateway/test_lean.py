@@ -31,9 +31,9 @@ LOADED = """
 import importlib, json, sys
 from gateway.commands import run
 run.plain_arguments(["-c", "tidegate.toml"])
-from gateway import config, lean
-lean.leave_out(config.load("tidegate.toml"))
-for name in ("daemon", "listener", "broker", "upstream", "mailbox"):
+from gateway import lean
+from gateway.config import reader as config
+for name in ("daemon", "ingest.listener", "ingest.broker", "forward.upstream", "manage.mailbox"):
     importlib.import_module(f"gateway.{name}")
 """
 HEAVY = {"argparse", "asyncio", "bz2", "cryptography", "dataclasses", "decimal", "difflib", "email", "gettext", "http", "inspect", "logging", "lzma", "numbers", "optparse", "rulec",

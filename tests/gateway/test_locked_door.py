@@ -6,7 +6,9 @@ from types import SimpleNamespace
 
 import pytest
 
-from gateway import config, links, passwords, spec
+from gateway import links
+from gateway.config import reader as config, spec
+from gateway.ingest import passwords
 from gateway.cli import main
 from gateway.reactor import Reactor
 from gateway.upkeep import Followed

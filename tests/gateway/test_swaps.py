@@ -44,7 +44,7 @@ def test_what_waits_behind_a_warm_up_is_not_built_again_each_turn(world, monkeyp
     world.core.advance(0)
     assert first.state == "warming"
     built = []
-    monkeypatch.setattr("gateway.swap.Rule", lambda *given, **more: built.append(given) or Rule(*given, **more))
+    monkeypatch.setattr("gateway.deploy.swap.Rule", lambda *given, **more: built.append(given) or Rule(*given, **more))
     second = world.core.deploy(replace(world.core.deployments["tumble"], params=world.core.deployments["tumble"].params | {"length": "6s"}), policy="replay")
     turns = 0
     while first.state == "warming":

@@ -41,7 +41,7 @@ from edge.rule import Rule
 from edge.schema import Schema
 from edge.stage import Stage, Stream
 from edge.succession import partial_schema
-from gateway.config import parse
+from gateway.config.reader import parse
 from gateway.core import Core
 
 S = 10**9

@@ -1,4 +1,4 @@
-"""What native code in the worker can do: the sandbox is entered as gateway/worker.py does, then one thing is tried by the C library, as code that escaped would.
+"""What native code in the worker can do: the sandbox is entered as gateway/isolation/worker.py does, then one thing is tried by the C library, as code that escaped would.
 
     escape.py CONFINED ATTEMPT FILE PARENT      descriptor 1: a socket to say "done" or "refused: why" through, 2: a memory for last words
 
@@ -9,7 +9,7 @@ import ctypes
 import os
 import sys
 
-from gateway import sandbox
+from gateway.isolation import sandbox
 
 libc = ctypes.CDLL(None, use_errno=True)
 libc.mmap.restype = ctypes.c_void_p

@@ -17,17 +17,17 @@ from edge._batch import Batch
 from edge.compile import Cache
 from edge.errors import RuleError
 from edge.rule import Rule
-from gateway import _channel as c
-from gateway._answerer import Answerer
-from gateway.hosting import Hosting
-from gateway.workshop import Workshop
+from gateway.isolation import _channel as c
+from gateway.isolation._answerer import Answerer
+from gateway.isolation.hosting import Hosting
+from gateway.isolation.workshop import Workshop
 from tidegate_rules import path
 
 PAYLOAD = 128
 
 
 class Liar:
-    """In the place of gateway.child.Child: an honest worker in a thread, and between it and the daemon one who changes its answers.
+    """In the place of gateway.isolation.child.Child: an honest worker in a thread, and between it and the daemon one who changes its answers.
 
     lie: fn(the memory), called when an answer stands there.
     """

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from count_world import HEAD, LISTENER, STREAM, UPSTREAM, CountSite, Device
 
-from gateway.sandbox import Unconfined
-from gateway.workshop import Workshop
+from gateway.isolation.sandbox import Unconfined
+from gateway.isolation.workshop import Workshop
 
 CONFIG = HEAD.replace('"none"', '"process"') + LISTENER + UPSTREAM + STREAM + """
 [rules.once]

@@ -17,9 +17,9 @@ from edge.compile import Cache
 from edge.errors import RuleError
 from edge.limits import Limits
 from edge.rule import Rule
-from gateway import workshop as module
-from gateway.sandbox import Unconfined
-from gateway.workshop import Workshop
+from gateway.isolation import workshop as module
+from gateway.isolation.sandbox import Unconfined
+from gateway.isolation.workshop import Workshop
 
 __all__ = ["modules"]
 POISON = 667.0                       # PROCESS loops for ever

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from gateway.child import spawn
-from gateway.sandbox import Unconfined
-from gateway.workshop import Workshop
+from gateway.isolation.child import spawn
+from gateway.isolation.sandbox import Unconfined
+from gateway.isolation.workshop import Workshop
 
 ESCAPE = str(Path(__file__).with_name("escape.py"))
 FATAL = ["a socket", "a local socket", "a pair of sockets", "removing the journal", "renaming the journal", "the gateway's memory", "tracing the gateway",
@@ -109,7 +109,7 @@ def test_it_can_compute(workshop, file):
 
 EXAMINED = """
 import os, sys
-from gateway import examine
+from gateway.deploy import examine
 examine.limit()
 examine.confine()
 try:

@@ -5,7 +5,7 @@ import struct
 
 import pytest
 
-from gateway.sandbox import ALLOWED, MACHINES, REFUSED, filter_program
+from gateway.isolation.sandbox import ALLOWED, MACHINES, REFUSED, filter_program
 
 KILL, EPERM, ENOSYS, ALLOW = 0x80000000, 0x00050001, 0x00050026, 0x7FFF0000
 OTHERS = {"socket": (41, 198), "connect": (42, 203), "execve": (59, 221), "clone": (56, 220), "kill": (62, 129), "ptrace": (101, 117), "unlinkat": (263, 35), "dup": (32, 23)}

@@ -22,7 +22,7 @@ for name in sys.argv[2:]:
     if number >= 0:
         assert library.seccomp_rule_add(context, 0x7FFF0000, number, 0) == 0, name
 assert library.seccomp_load(context) == 0
-from gateway.isolation import place
+from gateway.isolation.choice import place
 workshop = place("process", None)
 print("confined", workshop.landlock)
 workshop.close()

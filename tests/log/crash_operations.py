@@ -21,7 +21,7 @@ from edge.module import Module
 from edge.rule_store import RuleStore
 from edge.schema import Field, Schema
 from edge.uploads import Uploads
-from gateway.audit import Audit
+from gateway.deploy.audit import Audit
 
 GAP = 7
 PREAMBLE = [(1, number, bytes(200)) for number in range(3)]

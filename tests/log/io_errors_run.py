@@ -34,7 +34,7 @@ from edge.deployment import Deployment
 from edge.errors import DiskError, RuleError
 from edge.log import Log
 from edge.uploads import Uploads
-from gateway.audit import Audit
+from gateway.deploy.audit import Audit
 
 gateway.core.SEGMENT_BYTES = Log.__init__.__kwdefaults__["segment_bytes_max"] = 64 << 10
 LIE = FaultyDisk.LIE

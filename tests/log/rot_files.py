@@ -12,7 +12,7 @@ from edge.identity import Identity
 from edge.memory import Memory
 from edge.rule_store import RuleStore
 from edge.schema import Field, Schema
-from gateway.audit import Audit
+from gateway.deploy.audit import Audit
 
 
 def contents(disk):

@@ -16,7 +16,7 @@ from edge.errors import ConfigError, DiskError
 from edge.log import Log
 from edge.mending import Mending
 from edge.reading import LogReader
-from gateway import config
+from gateway.config import reader as config
 from gateway.commands import buffer
 from gateway.daemon import Daemon
 

@@ -7,8 +7,8 @@ from settings import GATEWAY
 from edge.deployment import Deployment
 from edge.errors import RuleError
 from edge.rule_store import RuleStore
-from gateway.config import parse
-from gateway.manage import Manager
+from gateway.config.reader import parse
+from gateway.manage.manager import Manager
 from gateway.reactor import Reactor
 
 CONFIG = GATEWAY + """

@@ -12,7 +12,7 @@ from gateway.requests import Unknown
 
 
 class FakeManager:
-    """Answers as gateway/manage.py does. asked: (request, who) of each call; delay_s: how long each takes."""
+    """Answers as gateway/manage/manager.py does. asked: (request, who) of each call; delay_s: how long each takes."""
 
     def __init__(self):
         self.asked, self.uploads, self.complete = [], {}, {}

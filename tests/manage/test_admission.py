@@ -13,7 +13,7 @@ from rule_module import MANIFEST, STREAM, module, with_manifest
 
 from edge.errors import TidegateError
 from edge.module import CASES_SECTION, Module, with_section
-from gateway.admission import WAITING_MAX, Admission
+from gateway.deploy.admission import WAITING_MAX, Admission
 from gateway.reactor import Reactor
 from rulec import keys
 

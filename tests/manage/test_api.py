@@ -24,7 +24,8 @@ pytest.importorskip("litestar", reason="the extra `api` is not installed")
 from count_world import certificates
 from edge.errors import ConfigError, RuleError
 from fake_manager import Box
-from gateway import access, api, config, doorkeeper, reference, remote, server, spec
+from gateway.config import reader as config, reference, spec
+from gateway.manage import access, api, doorkeeper, remote, server
 from gateway.requests import ROUTES, WHOLE, NoAnswer, Unknown
 
 WASM = random.Random(7).randbytes(300_000)

@@ -8,7 +8,7 @@ schemathesis = pytest.importorskip("schemathesis")
 from hypothesis import HealthCheck, Phase, settings
 
 from fake_manager import Box, job
-from gateway import access, api, doorkeeper
+from gateway.manage import access, api, doorkeeper
 
 
 class Application:

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from memory_disk import FaultyDisk, MemoryDisk
 
 from edge.errors import DiskError
-from gateway.audit import FILES_MAX, Audit
+from gateway.deploy.audit import FILES_MAX, Audit
 
 PLACE = "data/audit"
 

@@ -13,7 +13,7 @@ from module_maker import rule
 from edge.disk import Disk
 from edge.errors import ConfigError, DiskError, RuleError, TidegateError
 from edge.module import Module
-from gateway.jobs import UNFINISHED_MAX
+from gateway.deploy.jobs import UNFINISHED_MAX
 from gateway.requests import ROUTES
 from rulec import keys
 

@@ -8,7 +8,7 @@ import threading
 import pytest
 
 from edge.errors import ConfigError, RuleError, TidegateError
-from gateway import remote
+from gateway.manage import remote
 from gateway.requests import ROUTES, NoAnswer
 from fake_manager import Box
 

@@ -12,7 +12,9 @@ from module_maker import rule
 from edge import signature
 from edge.errors import ConfigError, RuleError
 from edge.module import SIGNATURE_SECTION, Module, with_section
-from gateway import cli, config, signing, spec
+from gateway import cli
+from gateway.config import reader as config, spec
+from gateway.deploy import signing
 from rulec import keys
 
 WASM = rule("hot")
@@ -116,5 +118,5 @@ def test_the_commands_make_a_key_and_sign_with_it(tmp_path, capsys):
 
 def test_reading_a_configuration_loads_no_cryptography():
     """gateway.lean comes after it, and leaves OpenSSL out where nothing needs it."""
-    code = "import sys, gateway.config; print([name for name in ('_hashlib', '_ssl', 'cryptography') if name in sys.modules])"
+    code = "import sys, gateway.config.reader; print([name for name in ('_hashlib', '_ssl', 'cryptography') if name in sys.modules])"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"

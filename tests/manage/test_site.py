@@ -10,7 +10,7 @@ from count_world import HEAD, LANE, LISTENER, STREAM, UPSTREAM, CountSite, Devic
 from rule_module import MANIFEST, NONE, PLAN, module
 
 from edge.errors import TidegateError
-from gateway import remote
+from gateway.manage import remote
 from gateway.requests import NoAnswer
 
 CONFIG = HEAD + LISTENER + UPSTREAM + STREAM + LANE.replace("env", "once") + """

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from edge._batch import Batch
 from edge.errors import TidegateError
-from gateway.tail import ANSWER_ROWS, EXPIRES_S, RING_ROWS, ROWS_PER_BATCH, ROWS_PER_SECOND, TAPS_MAX, Taps
+from gateway.manage.tail import ANSWER_ROWS, EXPIRES_S, RING_ROWS, ROWS_PER_BATCH, ROWS_PER_SECOND, TAPS_MAX, Taps
 
 
 class Stream:

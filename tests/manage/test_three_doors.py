@@ -10,7 +10,7 @@ import tidegate_rules
 pytest.importorskip("litestar", reason="the extra `api` is not installed")
 
 from count_world import HEAD, LANE, LISTENER, MOSQUITTO, STREAM, UPSTREAM, CountSite, Device, Mosquitto
-from gateway import access, manage, remote, shapes
+from gateway.manage import access, manager as manage, remote, shapes
 from gateway.requests import Unknown
 
 CONFIG = HEAD + LISTENER + UPSTREAM + "manage = true\n" + STREAM + LANE + "[api]\nport = 0\n"

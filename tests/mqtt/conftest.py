@@ -9,7 +9,7 @@ import time
 import pytest
 
 from edge._intake import Intake, Topics
-from gateway.listener import Listener
+from gateway.ingest.listener import Listener
 from gateway.reactor import Reactor
 
 

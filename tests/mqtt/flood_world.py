@@ -6,7 +6,7 @@ import socket
 from raw_client import connect_packet, publish
 
 from edge._intake import Intake, Topics
-from gateway.listener import Listener
+from gateway.ingest.listener import Listener
 from gateway.reactor import Reactor
 
 TURN_S = 400e-6                          # of a turn that had something to store: its sync and all that does not depend on how much

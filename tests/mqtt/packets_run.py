@@ -28,8 +28,8 @@ from edge import mqtt
 from edge._intake import Intake, Topics
 from edge._mqtt import Flow
 from edge.errors import DeviceError
-from gateway import device as device_module
-from gateway.listener import Listener
+from gateway.ingest import device as device_module
+from gateway.ingest.listener import Listener
 from gateway.reactor import Reactor
 
 PER_UNIT = 100

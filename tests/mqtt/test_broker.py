@@ -5,7 +5,7 @@ import subprocess
 
 import pytest
 
-from gateway.broker import PACE_OWED_S, PACE_S, BrokerSource
+from gateway.ingest.broker import PACE_OWED_S, PACE_S, BrokerSource
 
 
 def source_of(world, broker, **settings):

@@ -4,7 +4,7 @@ import pytest
 from raw_client import Raw, connect_packet, payloads, publish, refused, states, subscribe
 
 from edge import mqtt
-from gateway import parting
+from gateway.ingest import parting
 
 BOTH = pytest.mark.parametrize("version", [4, 5])
 

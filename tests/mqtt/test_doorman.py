@@ -13,11 +13,11 @@ from raw_client import Raw, payloads, publish
 
 from edge import mqtt
 from edge.errors import ConfigError
-from gateway import passwords
+from gateway.ingest import passwords
 from gateway.client import Client
-from gateway.doorman import Doorman
-from gateway.permits import Permits
-from gateway.verifier import FAILURES_MAX, WAITING_MAX, Verifier
+from gateway.ingest.doorman import Doorman
+from gateway.ingest.permits import Permits
+from gateway.ingest.verifier import FAILURES_MAX, WAITING_MAX, Verifier
 
 needs_mosquitto_pub = pytest.mark.skipif(shutil.which("mosquitto_pub") is None, reason="mosquitto_pub is not installed")
 SECRETS = {user: passwords.hashed(word.encode()) for user, word in (("ann", "apple"), ("bob", "bread"))}

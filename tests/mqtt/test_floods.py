@@ -4,7 +4,7 @@ import pytest
 from flood_world import EVENT_S, LOOK_S, TURN_S, FloodWorld, p99
 from raw_client import publish
 
-from gateway import floods as floods_module
+from gateway.ingest import floods as floods_module
 
 SECONDS = 12.0
 

@@ -8,8 +8,8 @@ import pytest
 from raw_client import CONNECT_4, Raw, connect_packet, payloads, publish, states
 
 from edge.errors import ConfigError
-from gateway import device as device_module
-from gateway.listener import Listener
+from gateway.ingest import device as device_module
+from gateway.ingest.listener import Listener
 
 
 @states(v3="3.1.2-24", v5="3.1.2-22")

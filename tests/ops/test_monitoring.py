@@ -12,7 +12,7 @@ import yaml
 from prometheus_client.parser import text_string_to_metric_families
 from site_world import free_port
 
-from gateway import config
+from gateway.config import reader as config
 from gateway.daemon import Daemon
 from gateway.status import metrics_text
 

@@ -9,9 +9,9 @@ from types import SimpleNamespace
 import pytest
 
 from edge.disk import Disk
-from gateway import store
+from gateway.inspection import store
 from gateway.commands.buffer import _ROWS
-from gateway.follow import tail
+from gateway.inspection.follow import tail
 from written_world import World, answer, fingerprint, tidegate
 
 

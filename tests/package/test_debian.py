@@ -253,7 +253,7 @@ def test_init_writes_over_the_conffile_that_nobody_changed_and_says_how_to_start
 
 def test_what_is_bundled_can_be_imported(installed):
     """The daemon, SQL, signatures and the API, from the package alone."""
-    installed.call("/opt/tidegate/bin/python3", "-I", "-c", "import gateway.daemon, rulec.sql, gateway.signing, gateway.api, gateway.server; gateway.api.document(); "
+    installed.call("/opt/tidegate/bin/python3", "-I", "-c", "import gateway.daemon, rulec.sql, gateway.deploy.signing, gateway.manage.api, gateway.manage.server; gateway.manage.api.document(); "
                    "from cryptography.hazmat.primitives.asymmetric import ed25519; ed25519.Ed25519PrivateKey.generate()")
     assert "demo" in installed.call("firmware-sim", "scenarios")
 

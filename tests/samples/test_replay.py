@@ -11,7 +11,7 @@ from edge.compile import Cache
 from edge.records import BATCH, SCHEMA
 from edge.recording import Recording, Ruled, Settings, Spans
 from edge.replay import Player
-from gateway.config import parse
+from gateway.config.reader import parse
 
 __all__ = ["config", "modules"]
 

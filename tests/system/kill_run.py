@@ -25,7 +25,8 @@ from count_world import LISTENER, STREAM, UPSTREAM, CountSite
 from numbered import HOT, Load, temperature
 
 from edge.errors import TidegateError
-from gateway import control, remote
+from gateway import control
+from gateway.manage import remote
 
 CONFIG = """
 [gateway]

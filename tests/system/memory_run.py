@@ -26,7 +26,7 @@ from campaign import main  # first: it finds the other folders
 import packet_shapes as shapes
 
 from edge._mqtt import Flow
-from gateway import config
+from gateway.config import reader as config
 from gateway.bench import workload
 from gateway.bench.sink import Sink
 from gateway.daemon import Daemon

@@ -23,7 +23,7 @@ from memory_run import settled
 from edge._intake import Intake, Topics
 from edge.disk import Disk
 from gateway.bench import rig, workload
-from gateway.config import parse
+from gateway.config.reader import parse
 from gateway.core import Core
 
 RATE, MINUTE = 500, 30_000               # events a second, a minute

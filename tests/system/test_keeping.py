@@ -8,7 +8,7 @@ from pathlib import Path
 import tidegate_rules
 from count_world import HEAD, LANE, LISTENER, PLAIN, STREAM, UPSTREAM, Device
 
-from gateway import remote
+from gateway.manage import remote
 
 PAGE = (Path(__file__).parents[2] / "docs/operations.md").read_text()
 RULE = '[rules.hot]\ninput = "env"\nmodule = "threshold"\nparams = { field = "temp", op = ">", value = 25.0 }\n'

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway import remote
+from gateway.manage import remote
 from gateway.bench import footprint, rig, workload
 from gateway.bench.rates import LANES, LISTENER
 from tidegate_rules import path

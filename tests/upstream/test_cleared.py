@@ -7,8 +7,8 @@ from edge.disk import Disk
 from edge.log import Log
 from edge.outbox import Outbox
 from edge.stage import Stream
-from gateway.lane import Lane
-from gateway.policy import Policy
+from gateway.forward.lane import Lane
+from gateway.forward.policy import Policy
 
 from world import SCHEMA, STREAMS, FakeUpstream, rows_of
 

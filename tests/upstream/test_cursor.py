@@ -8,7 +8,7 @@ from edge._batch import Batch
 from edge.codec import encode_columns
 from edge.records import BATCH, SCHEMA
 from edge.schema import Field, Schema
-from gateway.lane import RANGES_MAX, _merged
+from gateway.forward.lane import RANGES_MAX, _merged
 
 from fake_log import FakeLog
 from world import FakeUpstream, Source, sequences

@@ -8,8 +8,8 @@ from edge._batch import Batch
 from edge.codec import encode_columns
 from edge.errors import ConfigError
 from edge.records import BATCH, GAP
-from gateway.lane import Lane
-from gateway.policy import Policy
+from gateway.forward.lane import Lane
+from gateway.forward.policy import Policy
 
 from fake_log import FakeLog
 from world import STREAMS, FakeUpstream, Source, sequences

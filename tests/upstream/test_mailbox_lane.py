@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from gateway.mailbox import Mailbox, topics
+from gateway.manage.mailbox import Mailbox, topics
 from gateway.reactor import Reactor
 
 from fake_server import FakeServer

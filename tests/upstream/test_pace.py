@@ -1,7 +1,7 @@
 """What a backlog has under way: little enough that what is urgent hardly waits, and enough that the link is at work. On links of virtual time."""
 
 import pytest
-from gateway.pace import QUANTUM, WORK_S, Pace
+from gateway.forward.pace import QUANTUM, WORK_S, Pace
 from gateway.reactor import Reactor
 
 from fake_server import FakeServer

@@ -8,8 +8,8 @@ from edge.log import Log
 from edge.outbox import STEPS_MAX, Outbox
 from edge.stage import Stream
 from gateway.clock import RETIMED, TRUSTED, UNSYNCHRONISED
-from gateway.lane import Lane
-from gateway.policy import Policy
+from gateway.forward.lane import Lane
+from gateway.forward.policy import Policy
 
 from world import SCHEMA, STREAMS, FakeUpstream, rows_of
 

@@ -6,7 +6,8 @@ import socket
 import time
 
 import pytest
-from gateway import client, upstream
+from gateway import client
+from gateway.forward import upstream
 from gateway.reactor import Reactor
 
 from fake_server import FakeServer

@@ -7,9 +7,9 @@ from edge.codec import BATCH as BATCH_MESSAGE
 from edge.codec import CONTEXT, ROW, decode_message, encode_columns
 from edge.records import BATCH
 from edge.schema import Field, Schema
-from gateway.lane import Lane
-from gateway.policy import Policy
-from gateway.upstream import Upstream
+from gateway.forward.lane import Lane
+from gateway.forward.policy import Policy
+from gateway.forward.upstream import Upstream
 
 from fake_log import FakeLog
 

@@ -5,7 +5,8 @@ import random
 import paho.mqtt.client as paho
 import pytest
 
-from gateway import lane, shadows, swap, track, upstream
+from gateway.deploy import shadows, swap
+from gateway.forward import lane, track, upstream
 
 CLOCKS = [(paho, "time_func"), *((module, "perf_counter") for module in (lane, shadows, swap, track, upstream))]
 

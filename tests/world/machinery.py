@@ -15,7 +15,8 @@ import socket
 import paho.mqtt.client as paho
 from memory_disk import MemoryDisk
 
-from gateway import lane, shadows, swap, track, upstream
+from gateway.deploy import shadows, swap
+from gateway.forward import lane, track, upstream
 from gateway.logs import Log
 from gateway.reactor import Reactor
 

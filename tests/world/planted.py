@@ -16,10 +16,11 @@ import years_run
 from edge._watermark import FORGOTTEN
 from edge.outbox import Outbox
 from edge.pipeline import Pipeline
-from gateway import core, track
+from gateway import core
+from gateway.forward import track
 from gateway.clock import TRUSTED
 from gateway.daemon import Daemon
-from gateway.lane import Lane
+from gateway.forward.lane import Lane
 
 
 @contextmanager

@@ -18,7 +18,7 @@ from edge.errors import ConfigError, DiskError, RuleError
 from edge.ledger import accounts, check
 from gateway import core
 from edge.share import Share
-from gateway.config import parse
+from gateway.config.reader import parse
 from gateway.daemon import Daemon
 
 core.SEGMENT_BYTES = 64 << 10            # so that segments roll and go

@@ -1,0 +1,1 @@
+"""How rows leave: lanes over their outboxes, messages, pace, and the connection upstream."""
