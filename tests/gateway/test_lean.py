@@ -33,6 +33,7 @@ from gateway.commands import run
 run.plain_arguments(["-c", "tidegate.toml"])
 from gateway import lean
 from gateway.config import reader as config
+lean.leave_out(config.load("tidegate.toml"))
 for name in ("daemon", "ingest.listener", "ingest.broker", "forward.upstream", "manage.mailbox"):
     importlib.import_module(f"gateway.{name}")
 """
