@@ -16,7 +16,7 @@ from edge.codec import decode_columns
 from edge.errors import DiskError
 from edge.records import BATCH, between
 from gateway.forward.meanings import Meanings
-from gateway.forward.pace import Pace
+from gateway.forward.pace import ENCODING_S, Pace
 from gateway.forward.packer import Packer
 from gateway.forward.track import Track
 
@@ -168,7 +168,7 @@ class Lane:
         if message is None and self._backlog is not None and not self.unfinished:
             if room > (self.policy.window > 1) and self._affords(now, self._burst / 2) and self.pace.allows(now):
                 began = perf_counter()
-                message = self._backlog.next(now, until)
+                message = self._backlog.next(now, until, ENCODING_S)
                 self.pace.worked(perf_counter() - began, now)
                 self.unfinished = self._backlog.unfinished
                 if message is not None:

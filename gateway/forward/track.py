@@ -83,8 +83,8 @@ class Track:
         self.open = OrderedDict()    # positions decoded and not acknowledged, ascending
         self.unfinished = False      # the last next() ran out of time, not of rows
 
-    def next(self, now, until):
-        """The next message that is due, or None. Stops at perf_counter() == until."""
+    def next(self, now, until, spare_s=0.0):
+        """The next message that is due, or None. Stops at perf_counter() == until; what gathers in this call is encoded in it if spare_s are left."""
         self.unfinished = False
         while True:
             while self._ready:
@@ -104,6 +104,9 @@ class Track:
             if record is not None:
                 self._take(record, now)
             elif not self._release_due(now):
+                return None
+            if self._ready and perf_counter() > until - spare_s:
+                self.unfinished = True
                 return None
 
     def due_at(self):

@@ -5,7 +5,7 @@ connection ends, every message in flight is forgotten here and in paho, and the 
 
 Order: before each message the lanes are asked by priority. Windows are per lane, so that bulk in flight takes no slot of
 an alert; only the first lane may queue behind bytes the kernel has not taken, and the kernel's buffer is kept small. What waits
-from an outage has about one message under way (pace.py).
+from an outage has about one message under way, and is packed in turns of its own (pace.py).
 
 The circuit: closed -> open after FAILURES_OPEN failures in a row (connections that failed, were lost, or did not
 acknowledge in time) -> half-open when a connection stands: one message at a time, until a PUBACK closes the circuit.
@@ -85,6 +85,7 @@ class Upstream:
         self._in_flight = {}         # packet id -> Message
         self._bytes_in_flight = 0
         self._pace = Pace()
+        self._pace.turn = False
         self._ack_timeout_s = ack_timeout_s
         self._on_event = on_event
         self._failures = 0           # in a row
@@ -146,7 +147,7 @@ class Upstream:
         }
 
     def pump(self):
-        """Send what is due, for BUDGET_S at most; the rest in the turns to come."""
+        """Send what is due, for BUDGET_S at most; the rest, and what is of a backlog, in the turns to come."""
         if self._pumping or not self._link.connected:
             return
         self._pumping = True
@@ -164,8 +165,9 @@ class Upstream:
         finally:
             self._pumping = False
         if self._link.connected:
-            if any(lane.unfinished for lane in self._lanes) or perf_counter() > until:
+            if self._pace.asked or any(lane.unfinished for lane in self._lanes) or perf_counter() > until:
                 self._queue_pump()
+            self._pace.asked = False
             self._arm(now)
 
     # --- sending
@@ -222,8 +224,10 @@ class Upstream:
         self._gave_way = not self._gave_way and self._fresh()
         if self._gave_way:
             self._queue_pump()       # an alert may be among them: it is not to wait until more is packed
-        else:
-            self.pump()
+            return
+        self._pace.turn = True       # the sockets were read before this
+        self.pump()
+        self._pace.turn = False
 
     def _arm(self, now):
         """A timer for the lane that is due first."""

@@ -155,7 +155,7 @@ def test_nothing_is_lost_whatever_is_acknowledged_and_cut():
                     state = copy(s.lane.state())
                     s.log.drop_before(s.lane.acked_before)
                     fresh = Source(log=s.log, age_ms=20, rows_max=30, window=3)
-                    fresh.sequences = s.sequences
+                    fresh.sequences, fresh.lane.pace = s.sequences, s.lane.pace
                     fresh.lane.load(state)
                     s = fresh
                 s.lane.connected()
