@@ -5,9 +5,9 @@ import random
 import paho.mqtt.client as paho
 import pytest
 
-from gateway import lane, shadows, swap, track, upstream
+from gateway import daemon, lane, shadows, swap, track, upstream
 
-CLOCKS = [(paho, "time_func"), *((module, "perf_counter") for module in (lane, shadows, swap, track, upstream))]
+CLOCKS = [(paho, "time_func"), (daemon, "gc"), *((module, "perf_counter") for module in (lane, shadows, swap, track, upstream))]
 
 
 @pytest.fixture(autouse=True)
