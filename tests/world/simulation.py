@@ -295,7 +295,7 @@ class World:
             device.plug()
         self.run(10)
         for device in self.devices:
-            device.measure()
+            device.measure(sound=True)
         until_ns = self.universe.now_ns + seconds * S
         while self.universe.now_ns < until_ns:
             self.run(5)
