@@ -6,10 +6,13 @@ No sockets, threads or clock reads: bytes and times come in, logs are given. Eve
 journal (batches, ticks, clock steps, skipped calls), so playing the journal again gives the same state and the same outputs.
 """
 
+from contextlib import suppress
+
 import msgpack
 
 from edge._batch import Batch
 from edge.codec import decode_columns, encode_columns
+from edge.errors import DiskError
 from edge.fates import conclude
 from edge.flow import SHARE, Flow
 from edge.records import BATCH, CLOCK, DEAD, REPEAT, SCHEMA, SKIP, TICK, letter
@@ -123,6 +126,9 @@ class Pipeline(Flow):
     def clock_set(self, delta_ns, away=False):
         """The receive clock was stepped by delta_ns. away: it went on by itself, but nobody looked; so that no device is silent for that time."""
         self.journal.append(CLOCK, 0, 0, 0, msgpack.packb([delta_ns, away] if away else [delta_ns]))
+        self.journal.part()          # a tick that a power cut leaves without its step would be everybody's silence
+        with suppress(DiskError):    # then it is made durable with what waits, and before it
+            self.sync()
         self._clock_set(delta_ns, away)
         self.unsure |= bool(self.deferred)
 

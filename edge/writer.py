@@ -9,6 +9,9 @@ from collections import deque
 from edge.errors import DiskError
 
 
+DURABLE = ()                         # among what waits: all before it is to be durable before what follows gets in
+
+
 class Writer:
     """Appends to `log`. `waiting`: records that the disk has refused so far."""
 
@@ -18,12 +21,12 @@ class Writer:
 
     @property
     def waiting(self) -> int:
-        return len(self._held)
+        return sum(record is not DURABLE for record in self._held)
 
     @property
     def head(self) -> int:
         """The position that the next record gets."""
-        return self.log.head + len(self._held)
+        return self.log.head + self.waiting
 
     def append(self, *record):
         """Log.append's arguments."""
@@ -35,10 +38,18 @@ class Writer:
                 pass
         self._held.append(record)
 
+    def part(self):
+        """What comes from now on rests on what came before: it gets into the log after the next sync(), which makes that durable first. A power cut
+        may keep any part of what was not made durable, the end without the beginning, too."""
+        self._held.append(DURABLE)
+
     def flush(self):
         """Get in what waits. Raises DiskError; what is left goes on waiting."""
         while self._held:
-            self.log.append(*self._held[0])
+            if self._held[0] is DURABLE:
+                self.log.sync()
+            else:
+                self.log.append(*self._held[0])
             self._held.popleft()
 
     def sync(self):

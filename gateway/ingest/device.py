@@ -147,7 +147,7 @@ class Device:
             if self.listener.floods is not None:
                 self._weigh()
         if self.connection.owes:
-            self.listener.owing.add(self)
+            self.listener.owing[self] = None
         self._pay(denied)
         self.flush()
         if status == FULL:

@@ -53,8 +53,8 @@ class Listener:
         self.pool = Pool(intake, packet_bytes_max=packet_bytes_max, held_max=max(8 << 20, 8 * packet_bytes_max))
         self.connections = self.refused = self.published = self.malformed = self.denied = 0
         self.take_overs = self.time_outs = 0
-        self.owing = set()           # devices with acknowledgements to send
-        self._devices = set()
+        self.owing = {}              # devices with acknowledgements to send, in the order in which they came
+        self._devices = {}           # likewise, of all
         self._open = {}              # client id -> Device
         self._sessions = OrderedDict()   # client id -> (packet ids, end of the session on the reactor's clock)
         self._wills = Wills(reactor, self._will_due)
@@ -72,7 +72,7 @@ class Listener:
 
     def acknowledge(self):
         """All events put into the intake so far are on disk: send their PUBACKs and PUBRECs, one send a device."""
-        owing, self.owing = self.owing, set()
+        owing, self.owing = self.owing, {}
         for device in owing:
             device.acknowledge()
         if self.floods is not None:
@@ -147,7 +147,7 @@ class Listener:
         except OSError:
             sock.close()             # the peer is gone already
             return
-        self._devices.add(Device(self, sock, peer))
+        self._devices[Device(self, sock, peer)] = None
 
     def _check(self):
         """Once a second: who is overdue; whether accepting may go on."""
@@ -262,9 +262,9 @@ class Listener:
 
     def closed(self, device, was_open, words):
         """device is closed: keep its session, publish its will."""
-        self._devices.discard(device)
+        self._devices.pop(device, None)
         self._later.pop(device, None)
-        self.owing.discard(device)
+        self.owing.pop(device, None)
         if self.floods is not None:
             self.floods.forget(device)
         if not was_open:

@@ -7,7 +7,7 @@ from memory_disk import MemoryDisk
 from pipeline_world import DATA, RULES, START, S, World, env, modules, plain
 
 from edge.mending import Mending
-from edge.records import GAP
+from edge.records import CLOCK, GAP, TICK, between
 from edge.recovery import capture
 
 __all__ = ["modules"]
@@ -67,6 +67,17 @@ def test_what_a_power_cut_tears_is_no_damage(modules):
     world.crash(0.5)
     assert not world.recovered.lost and not world.announced()
     finish(world)
+
+
+def test_a_step_of_the_clock_is_durable_before_the_tick_that_rests_on_it(modules):
+    """A power cut that kept the tick alone would make the time away everybody's silence, and close windows twice."""
+    world = World(modules).start()
+    run(world, 10)
+    world.pipeline.clock_set(3600 * S, away=True)
+    world.pipeline.tick(world.now_ns + 3600 * S)
+    world.crash(0)
+    journal = world.pipeline.journal.log
+    assert [r.kind for r in between(journal, journal.tail) if r.kind in (CLOCK, TICK)][-1:] == [CLOCK]
 
 
 @pytest.mark.parametrize("part", ["journal", "dead", "checkpoints", "outbox/alerts", "outbox/telemetry", "identity.json", "*"])

@@ -52,7 +52,10 @@ class MemoryDisk(Memory):
                     entries[change[1]] = change[2]
                 else:
                     entries.pop(change[1], None)
-        return MemoryDisk({path: self._survivor(node, survival) for path, node in entries.items()}, self.seed + 1)
+        return self._next({path: self._survivor(node, survival) for path, node in entries.items()})
+
+    def _next(self, files):
+        return MemoryDisk(files, self.seed + 1)
 
     def _survivor(self, node, survival):
         data = bytearray(node.stable)

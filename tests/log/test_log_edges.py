@@ -341,3 +341,22 @@ def test_what_the_disk_refuses_waits_in_order_and_keeps_its_positions():
     writer.sync()
     assert (writer.waiting, writer.head, log.durable) == (0, 6, 6)
     assert [r.first for r in read_all(log)] == list(range(6))
+
+
+def test_what_rests_on_others_gets_in_when_they_are_durable():
+    disk = Odd()
+    log = open_log(disk, preamble=None)
+    writer = Writer(log)
+    writer.append(2, 1, 0, 1, b"first")
+    writer.part()
+    disk.odd["fdatasync"] = refused(errno.EIO)
+    writer.append(2, 1, 1, 1, b"rests on it")
+    assert (writer.waiting, writer.head, log.head) == (1, 2, 1)
+    with pytest.raises(DiskError):
+        writer.sync()
+    assert (log.head, log.durable) == (1, 0)
+    disk.odd.clear()
+    writer.flush()
+    assert (writer.waiting, writer.head, log.head, log.durable) == (0, 2, 2, 1)
+    writer.sync()
+    assert [r.first for r in read_all(log)] == [0, 1]

@@ -24,7 +24,7 @@ class Broker:
     def __init__(self, universe):
         self.universe, self.behaviour, self.reachable, self.delay_s = universe, "good", True, 0.02
         self.receiver, self.rows, self.changed = Receiver(), {}, []
-        self._reader = Receiver()        # has seen all, also what was thrown away
+        self._forgetful = Receiver()     # of what is thrown away
         self.clock_is_right = lambda: True
         self.unknown_before = lambda: 0
         self.forgotten_rows = {}         # (stream, epoch, sequence) -> row that was acknowledged and thrown away
@@ -49,10 +49,11 @@ class Broker:
 
     def take(self, topic, payload, keep):
         """What came. keep: False throws it away, but for contexts, which are retained messages."""
-        reading = self._reader.feed(topic, payload)
-        keep = keep or reading.kind == CONTEXT
-        delivery = self.receiver.feed(topic, payload) if keep else reading
+        delivery = (self.receiver if keep else self._forgetful).feed(topic, payload)
         message = delivery.message
+        if delivery.kind == CONTEXT:
+            (self._forgetful if keep else self.receiver).feed(topic, payload)
+            keep = True
         self.messages += keep
         self.doubles += delivery.duplicates * keep
         if delivery.kind not in (BATCH, ROW):
@@ -66,7 +67,7 @@ class Broker:
                 self.timed.setdefault(name, (message.batch.clock, message.batch.received_ns))
             if not keep:
                 self.forgotten_rows[name] = row
-            elif repr(self.rows.setdefault(name, row)) != repr(row):
+            elif (before := self.rows.setdefault(name, row)) is not row and repr(before) != repr(row):
                 self.changed.append((name, self.rows[name], row))
 
     def lost_rows(self):

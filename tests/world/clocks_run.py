@@ -84,7 +84,7 @@ def wrongly_timed(world):
                 found.append(f"{name} of {made_ns} says it was received at {received_ns}, by a clock that {MARKS[mark]}")
     pipeline = world.daemon.core.pipeline
     stream = pipeline.inputs[0]
-    for record in oracle.records(pipeline.journal.log):
+    for record in world.journal():
         if record.kind == BATCH and record.stream == stream.number and decode_columns(record.payload, stream.schema).clock == UNSYNCHRONISED:
             marks = {world.broker.marks.get(("env", pipeline.epoch, record.first + i)) for i in range(record.count)}
             if TRUSTED in marks:

@@ -38,15 +38,15 @@ class Device:
 
     # --- what it measures
 
-    def measure(self, n=1):
-        """n events, by its own clock; a few of them out of order, twice or malformed, as its traits say."""
+    def measure(self, n=1, sound=False):
+        """n events, by its own clock; a few of them out of order, twice or malformed, as its traits say; sound: none is malformed."""
         for _ in range(n):
             self._seq += 1
             self._temp = round(min(60.0, max(-10.0, self._temp + self.random.uniform(-1.5, 1.5))), 2)
             ts_ms = self.universe.true_ns() // 10**6 + int(self.skew_s * 1000)
             if "disorder" in self.traits and self.random.random() < 0.2:
                 ts_ms -= self.random.randrange(8000)
-            whole = not ("broken" in self.traits and self.random.random() < 0.05)
+            whole = not ("broken" in self.traits and self.random.random() < 0.05) or sound
             event = Event((self.name, self._seq), ts_ms, self._temp, whole, f"env/{self.name}".encode())
             self._truth.append(event)
             self.queue.append(event)

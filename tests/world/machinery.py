@@ -13,8 +13,9 @@ import select
 import socket
 
 import paho.mqtt.client as paho
-from memory_disk import MemoryDisk
+from memory_disk import MemoryDisk, Node
 
+from edge.memory import resize, write
 from gateway.deploy import shadows, swap
 from gateway.forward import lane, track, upstream
 from gateway.logs import Log
@@ -30,9 +31,23 @@ class Cut(BaseException):
     """The power went. Nothing under test may catch it."""
 
 
+class SimNode(Node):
+    """A file that nobody keeps an old state of: what is stable is changed in its place."""
+
+    def __init__(self, data=b""):
+        super().__init__(data)
+        self.stable = bytearray(data)
+
+    def sync(self):
+        for kind, offset, piece in self.changes:
+            resize(self.stable, offset) if kind == "truncate" else write(self.stable, offset, piece)
+        self.changes = []
+
+
 class SimDisk(MemoryDisk):
     """Raises Cut where the power goes. `faults`: fn(name) -> errno or None, asked before each operation."""
 
+    file = SimNode
     faults = staticmethod(lambda name: None)
 
     def operate(self, name, path=""):
@@ -43,11 +58,13 @@ class SimDisk(MemoryDisk):
         if refused:
             raise OSError(refused, errno.errorcode[refused], path)
 
-    def after_cut(self, survival):
-        found = super().after_cut(survival)
-        disk = SimDisk({}, found.seed)
-        disk.files, disk.stable = found.files, found.stable
-        return disk
+    def _next(self, files):
+        return SimDisk(files, self.seed + 1)
+
+    def fdatasync(self, fd):
+        path, node = self.open_files[fd]
+        self.operate("fdatasync", path)
+        node.sync()
 
 
 class Universe:
@@ -58,7 +75,7 @@ class Universe:
         self.now_ns = 0
         self._events, self._number = [], 0
         self._hash = hashlib.blake2b(digest_size=16)
-        self.links = {}                  # far descriptor -> Link
+        self.links, self.links_made = {}, 0      # far descriptor -> Link
         self._far = select.epoll()
         self.ranks = {}                  # near descriptor -> number of its link: the order in which the ready ones have their turn
         self.spent_s = 0.0
@@ -131,11 +148,9 @@ class Near(socket.socket):
 class Link:
     """One connection. peer: has received(data) and lost(), called when that reaches it. Bytes keep their order and come in any pieces, each after its delay."""
 
-    count = 0
-
     def __init__(self, universe, peer, delay_s, seed):
-        Link.count += 1
-        self.number = Link.count
+        universe.links_made += 1
+        self.number = universe.links_made
         self.universe, self.peer, self.delay_s = universe, peer, delay_s
         self.random = random.Random(seed)
         near, self._far = socket.socketpair()
