@@ -5,12 +5,9 @@ import random
 import paho.mqtt.client as paho
 import pytest
 
-<<<<<<< HEAD
+from gateway import daemon
 from gateway.deploy import shadows, swap
 from gateway.forward import lane, track, upstream
-=======
-from gateway import daemon, lane, shadows, swap, track, upstream
->>>>>>> fullyears
 
 CLOCKS = [(paho, "time_func"), (daemon, "gc"), *((module, "perf_counter") for module in (lane, shadows, swap, track, upstream))]
 
