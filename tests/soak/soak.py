@@ -2,8 +2,9 @@
 
     python tests/soak/soak.py [--only NAME ...] [--share 1.0] [--seed N] [--page]
 
-Results are kept in .soak/results.jsonl, a line a chunk; a chunk that was run on this commit with this seed is not run again. --share 0.01 runs a hundredth of each.
---page only writes the page. Exit status 1 where a promise was broken.
+Results are kept in docs/reliability.jsonl, a line a chunk, which is committed: so any machine goes on where another stopped. A chunk that was run on this code with this
+seed is not run again; the code is what a gateway is made of (CODE), so that a word in a page makes nothing run anew. Campaigns that judge times have the machine to
+themselves, a chunk after the other. --share 0.01 runs a hundredth of each. --page only writes the page. Exit status 1 where a promise was broken.
 """
 
 import argparse
@@ -14,20 +15,31 @@ import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timezone
+from hashlib import sha256
 from pathlib import Path
 
 from campaigns import CAMPAIGNS, MEASURES
 
 ROOT = Path(__file__).resolve().parents[2]
-RESULTS = ROOT / ".soak/results.jsonl"
+RESULTS = ROOT / "docs/reliability.jsonl"
 PAGE = ROOT / "docs/reliability.md"
 CHUNK_S_MAX = 6 * 3600
-PROCESSES = os.cpu_count() or 1
+CODE = ("edge", "gateway", "rules", "firmware-sim", "pyproject.toml")
+PROCESSES = 3 * (os.cpu_count() or 1) // 2           # many of them wait for sockets and for the disk
+
+
+def git(*words):
+    return subprocess.run(["git", *words], cwd=ROOT, capture_output=True, text=True).stdout.strip()
 
 
 def commit():
-    said = subprocess.run(["git", "describe", "--always", "--dirty", "--abbrev=10"], cwd=ROOT, capture_output=True, text=True).stdout.strip()
-    return said or "unknown"
+    return (git("rev-parse", "--short=10", "HEAD") or "unknown") + "-dirty" * bool(git("status", "--porcelain", *CODE, "tests"))
+
+
+def code():
+    """A name for the code of a gateway; of what is not committed, a name that no other run has."""
+    trees = git("ls-tree", "HEAD", *CODE)
+    return "uncommitted" if not trees or git("status", "--porcelain", *CODE) else sha256(trees.encode()).hexdigest()[:10]
 
 
 def results():
@@ -36,7 +48,7 @@ def results():
     return [json.loads(line) for line in RESULTS.read_text().splitlines()]
 
 
-def run_chunk(campaign, seed, first, count, at):
+def run_chunk(campaign, seed, first, count, made):
     """Run one chunk and keep what it said. Returns its line."""
     began = datetime.now(timezone.utc)
     try:
@@ -45,9 +57,8 @@ def run_chunk(campaign, seed, first, count, at):
         found = json.loads(said[-1]) if said else {"broken": [f"the process ended with status {done.returncode}: {done.stderr[-500:]}"]}
     except (subprocess.TimeoutExpired, ValueError) as error:
         found = {"broken": [f"no result: {error}"]}
-    line = {"campaign": campaign.name, "seed": seed, "first": first, "count": count, "commit": at, "when": f"{began:%Y-%m-%dT%H:%MZ}",
+    line = {"campaign": campaign.name, "seed": seed, "first": first, "count": count, "code": made, "commit": commit(), "when": f"{began:%Y-%m-%dT%H:%MZ}",
             "seconds": round((datetime.now(timezone.utc) - began).total_seconds(), 1), "results": found}
-    RESULTS.parent.mkdir(exist_ok=True)
     with open(RESULTS, "a") as out:
         out.write(json.dumps(line) + "\n")
     verdict = f"BROKEN: {found['broken'][0]}" if found["broken"] else "held"
@@ -57,35 +68,43 @@ def run_chunk(campaign, seed, first, count, at):
 
 def soak(only, share, seed):
     """Run what has not been run. Returns whether all promises held."""
-    at, known = commit(), results()
-    seed = seed or next((r["seed"] for r in reversed(known) if r["commit"] == at), random.SystemRandom().randrange(1 << 32))
-    done = {(r["campaign"], r["first"], r["count"]) for r in known if r["commit"] == at and r["seed"] == seed and not r["results"]["broken"]}
-    print(f"commit {at}, seed {seed}", flush=True)
-    held = True
+    made, known = code(), results()
+    seed = seed or next((r["seed"] for r in reversed(known) if r["code"] == made), random.SystemRandom().randrange(1 << 32))
+    done = {(r["campaign"], r["first"], r["count"]) for r in known if (r["code"], r["seed"]) == (made, seed) and not r["results"]["broken"]}
+    print(f"commit {commit()}, code {made}, seed {seed}", flush=True)
+    crowd, single = [], []
     for campaign in (*CAMPAIGNS, *MEASURES):
-        if only and campaign.name not in only:
-            continue
         total = max(1, round(campaign.full * share))
-        chunks = [(first, min(campaign.chunk, total - first)) for first in range(0, total, campaign.chunk)]
-        with ThreadPoolExecutor(PROCESSES) as pool:
-            lines = pool.map(lambda c: run_chunk(campaign, seed, *c, at), [c for c in chunks if (campaign.name, *c) not in done])
-        held &= not any(line["results"]["broken"] for line in lines)
-    return held
+        chunks = [(campaign, seed, first, min(campaign.chunk, total - first), made) for first in range(0, total, campaign.chunk)]
+        if not only or campaign.name in only:
+            (single if campaign.noisy else crowd).extend(c for c in chunks if (campaign.name, *c[2:4]) not in done)
+    with ThreadPoolExecutor(PROCESSES) as pool:
+        lines = list(pool.map(lambda chunk: run_chunk(*chunk), crowd))
+    lines += [run_chunk(*chunk) for chunk in single]
+    return not any(line["results"]["broken"] for line in lines)
+
+
+def of_last_code(name, known):
+    """A campaign's results on the code, and by the seed, of the last of them; and those before."""
+    mine = [r for r in known if r["campaign"] == name]
+    last = [r for r in mine if (r["code"], r["seed"]) == (mine[-1]["code"], mine[-1]["seed"])]
+    latest = {(r["first"], r["count"]): r for r in last}          # what was broken and then run again counts as it went then
+    return list(latest.values()), [r for r in mine if r not in last]
 
 
 def page() -> str:
-    """docs/reliability.md: for each promise what was run last, when, on which commit."""
-    lines = ["# Reliability", "Written by `make soak` from what was run; `make test` runs a share of each campaign. Every campaign prints its seed and can fail.", "",
-             "| promise | run | broken | seed | commit | when |", "|---|---|---|---|---|---|"]
+    """docs/reliability.md: for each promise what was run last, when, on which commit, and what was run on the code before it."""
+    lines = ["# Reliability", "Written by `make soak` from what was run ([reliability.jsonl](reliability.jsonl)); `make test` runs a share of each campaign. Every campaign prints its seed and can fail.", "",
+             "| promise | run | broken | seed | commit | when | on earlier code |", "|---|---|---|---|---|---|---|"]
     known = results()
     for campaign in CAMPAIGNS:
-        mine = [r for r in known if r["campaign"] == campaign.name]
-        mine = [r for r in mine if (r["commit"], r["seed"]) == (mine[-1]["commit"], mine[-1]["seed"])]
+        mine, before = of_last_code(campaign.name, known)
+        earlier = f"{sum(r['count'] for r in before):,}, {sum(len(r['results']['broken']) for r in before)} broken" if before else ""
         if not mine:
-            lines.append(f"| {campaign.promise} | nothing of {campaign.full:,} {campaign.unit} yet | | | | |")
+            lines.append(f"| {campaign.promise} | nothing of {campaign.full:,} {campaign.unit} yet | | | | | {earlier} |")
             continue
         count, broken = sum(r["count"] for r in mine), sum(len(r["results"]["broken"]) for r in mine)
-        lines.append(f"| {campaign.promise} | {count:,} of {campaign.full:,} {campaign.unit} | {broken} | {mine[-1]['seed']} | {mine[-1]['commit']} | {mine[-1]['when']} |")
+        lines.append(f"| {campaign.promise} | {count:,} of {campaign.full:,} {campaign.unit} | {broken} | {mine[-1]['seed']} | {mine[-1]['commit']} | {mine[-1]['when']} | {earlier} |")
     lines += ["", "## The tests of the code that keeps what is acknowledged", "`tests/soak/proven.py` names it. coverage.py tells branches of Python and lines of Cython; mutants are cosmic-ray's; mistakes",
               "in the Cython modules are planted by hand, as no tool makes mutants of it. `make coverage` shows the first.", "", "| promise | figure | broken | commit | when |", "|---|---|---|---|---|"]
     lines += [f"| {measure.promise} | {' | '.join(map(str, measured(measure, known)))} |" for measure in MEASURES]
@@ -94,8 +113,7 @@ def page() -> str:
 
 def measured(measure, known) -> tuple:
     """(figure, broken, commit, when) of the last run of a measure."""
-    mine = [r for r in known if r["campaign"] == measure.name]
-    mine = [r for r in mine if (r["commit"], r["seed"]) == (mine[-1]["commit"], mine[-1]["seed"])]
+    mine, _ = of_last_code(measure.name, known)
     if not mine:
         return "nothing yet", "", "", ""
     total = {}

@@ -79,3 +79,14 @@ def test_the_page_says_what_was_measured(monkeypatch):
     page = soak.page()
     assert "| 185 of 200 killed (92.5%), 3 that change nothing, in 20 hundredths | 0 | c0ffee | 2026-11-25T12:00Z |" in page
     assert "| 620 of 620 branches in 14 modules, all lines of 3 Cython modules | 0 | c0ffee |" in page and "| nothing yet |" in page
+
+
+def test_results_are_of_one_code_and_seed_and_the_last_word_on_a_chunk_counts():
+    def line(code, first, *broken, seed=1):
+        return {"campaign": "kill", "code": code, "seed": seed, "first": first, "count": 250, "results": {"broken": list(broken)}}
+
+    known = [line("a", 0), line("a", 250, "lost"), line("b", 0, "lost"), line("b", 250), line("b", 0), line("b", 500, seed=2), line("b", 750)]
+    last, before = soak.of_last_code("kill", known)
+    assert [(r["first"], r["results"]["broken"]) for r in last] == [(0, []), (250, []), (750, [])]
+    assert [(r["code"], r["seed"], r["first"]) for r in before] == [("a", 1, 0), ("a", 1, 250), ("b", 2, 500)]
+    assert soak.of_last_code("fleet", known) == ([], [])
