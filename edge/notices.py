@@ -47,7 +47,7 @@ class Notices:
                 self._disk.unlink(path)          # of an earlier run
             self._fd = self._disk.create(path)
             try:
-                self._disk.pwrite(self._fd, bytes(RESERVE_BYTES), 0)
+                self._disk.pwrite(self._fd, b"\xff" * RESERVE_BYTES, 0)       # a block of zeros may be kept as none
                 self._disk.fdatasync(self._fd)
                 self._disk.fsync_directory(self._directory)
             except OSError:
