@@ -8,6 +8,7 @@ import random
 import subprocess
 import sys
 import tempfile
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from unittest.mock import patch
@@ -61,11 +62,12 @@ class Gate(Daemon):
 
 class Upstream(World):
     """A world that notes, by stream: `told`, sequences whose loss was announced and that are not in an outbox again since; of what the receiver had when the
-    power went, `unsure`, what stands in an outbox as if it had not, and `late`, what was evicted while it was under way: a restart may know or not."""
+    power went, `unsure`, what stands in an outbox as if it had not, and `late`, what was evicted while it was under way: a restart may know
+    or not."""
 
     def __init__(self, *arguments):
         super().__init__(*arguments)
-        self.told, self.unsure, self.late = ({f"s{k}": set() for k in range(3)} for _ in range(3))
+        self.told, self.unsure, self.late, self.under_way = ({f"s{k}": set() for k in range(3)} for _ in range(4))
 
     def start(self):
         evict, cut_back, back = Outbox.on_evict, Outbox.cut_back, set()
@@ -85,9 +87,15 @@ class Upstream(World):
                 name, rows = outbox.names[number], set(range(first, first + count))
                 self.told[name] -= rows
                 self.unsure[name] |= rows & set(self.of(name)) if waits else set()
-        for name, told in self.told.items():
-            self.late[name] |= told & set(self.of(name)) - self.unsure[name]
+            lane.acknowledged = partial(self.acknowledged, lane.acknowledged, outbox)
+        self.late, self.under_way = {name: late | self.under_way[name] for name, late in self.late.items()}, {name: set() for name in self.late}
         return self
+
+    def acknowledged(self, old, outbox, message):
+        group = message.group
+        if group is not None and group.positions and group.positions[0] < outbox.log.tail:
+            self.under_way[group.schema.stream] |= set(range(group.first, group.first + group.rows))
+        old(message)
 
     def receive(self, topic, payload):
         message = super().receive(topic, payload).message
