@@ -71,7 +71,7 @@ def test_a_mutant_is_put_into_what_runs_and_into_what_was_imported_from_it():
 
 
 def test_the_page_says_what_was_measured(monkeypatch):
-    line = {"seed": 1, "first": 0, "count": 10, "commit": "c0ffee", "when": "2026-11-25T12:00Z"}
+    line = {"seed": 1, "first": 0, "count": 10, "code": "a", "commit": "c0ffee", "when": "2026-11-25T12:00Z"}
     monkeypatch.setattr(soak, "results", lambda: [
         {**line, "campaign": "mutants", "results": {"killed": 90, "survived": 5, "equivalent": 3, "modules": {}, "broken": []}},
         {**line, "campaign": "mutants", "first": 10, "results": {"killed": 95, "survived": 10, "equivalent": 0, "broken": []}},
