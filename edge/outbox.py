@@ -155,7 +155,7 @@ class Outbox:
             if taken > 0:
                 lane["rows_acked"][number] = lane["rows_acked"].get(number, 0) + taken
             elif taken < 0:
-                self.evicted[number] = gone
+                self.evicted[number] = max(0, gone)
         lane["rows_waiting"] = sum(waiting.values())
 
     def clock_set(self, delta_ns):

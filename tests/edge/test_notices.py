@@ -149,6 +149,18 @@ def test_a_checkpoint_that_counts_more_as_acknowledged_than_the_gaps_leave_is_ri
     assert after.evicted == {1: evicted - 10} and lane["rows_acked"] == {1: 10}
 
 
+def test_a_checkpoint_that_knows_all_that_upstream_has_is_left_as_it_is():
+    disk = SmallDisk()
+    outbox, state, numbers = filled(disk)
+    evict(outbox)
+    lane = LANE | {"rows_acked": {}}
+    after = again(disk.after_cut(0), state, numbers, lane)
+    assert after.evicted == outbox.evicted and lane == LANE | {"rows_waiting": 2400 - after.evicted[1]}
+    after.arrived(1, 40)
+    after.arrived(2, 1)
+    assert after.evicted == {1: outbox.evicted[1] - 40, 2: 0}
+
+
 def test_where_records_are_damaged_nothing_is_said_of_what_upstream_took():
     disk = SmallDisk()
     outbox, state, numbers = filled(disk)
