@@ -7,7 +7,7 @@ time, and more under way would only be a queue. (After TCP Vegas, Brakmo and Pet
 At least QUANTUM may be under way, and always one message: of some 4,000 rows, where they are packed into batches.
 
 The gateway's one thread is the other thing to wait for. So a backlog is packed in turns of the loop of its own, each behind a look at the sockets that found nothing
-fresh: a turn gathers rows for a moment, or encodes one message. And packing takes a sixteenth of the time at most.
+fresh: a turn gathers rows for a moment, or encodes one message. And packing takes a twelfth of the time at most.
 """
 
 QUANTUM = 8 << 10
@@ -16,7 +16,7 @@ STRETCH = 1.5
 ALONE_S = 10.0
 WEIGHT = 1 / 8                       # of a round trip in the mean
 WORK_S = 0.001                       # of packing; then for RESTS times as long nothing of a backlog is packed
-RESTS = 15
+RESTS = 11
 ENCODING_S = 0.0002                  # left of the turn in which rows gathered; else their message is encoded in the next
 
 

@@ -31,6 +31,7 @@ TURN = 5                                 # events: 10 ms, which is an fdatasync 
 HOURS = 72
 DISK_BYTES_MAX = 4e9
 DRAIN_MIN = 50_000                       # events a second
+DRAIN_LEAST = 80_000                     # events a second: the load goes on for as long as such a drain takes; on two idle cores it is twice as fast
 LATENCY_RATIO_MAX = 2.0
 ALERTS_MIN, ALERTS_P99_MIN = 100, 2000   # while it drains: for a median, and for the slowest in a hundred
 NEAR_BYTES = 2 << 20
@@ -171,7 +172,7 @@ def drain(folder, events, broken):
     """The second part: a gateway, a receiver and a load that goes on. Figures."""
     with rig.Sink(folder, "probe") as sink, Gateway(folder, CONFIG % (folder / "data", sink.port)) as gateway:
         began, first = time.monotonic_ns(), gateway.waiting()
-        with rig.load(folder, gateway.port, rate=RATE, seconds=USUAL_S + DRAIN_S_MIN + events / 250_000, qos=1, extra=("--stamps", "stamps")) as generator:
+        with rig.load(folder, gateway.port, rate=RATE, seconds=USUAL_S + DRAIN_S_MIN + events / DRAIN_LEAST, qos=1, extra=("--stamps", "stamps")) as generator:
             ended = None
             while generator.running:
                 ended = ended or (time.monotonic_ns() if gateway.waiting() < RATE else None)
