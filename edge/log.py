@@ -22,7 +22,7 @@ from edge.errors import DiskError
 from edge.notices import Notices
 from edge.opening import Opening, write_index
 from edge.reader import Reader
-from edge.segment import CONTINUES, SEALED_RECORDS, SEGMENT_HEADER, SKIPS, Segment, merged
+from edge.segment import CONTINUES, SEALED_RECORDS, SEGMENT_HEADER, SKIPS, Segment
 
 UNSYNCED_BYTES_MAX = 1 << 20         # in RAM; append() syncs by itself beyond that
 BLOCK = 4096                         # of a file system: the least that it writes
@@ -44,7 +44,8 @@ class Log:
         self.disk, self.directory = disk, directory
         self.segment_bytes_max = min(segment_bytes_max, quota_bytes_max // 4)
         self.quota_bytes_max = quota_bytes_max
-        self.keep_from = self.needed_from = None         # needed_from: callable, the position below which records are of no use, asked before each eviction
+        self.keep_from, self.lags = None, lambda: False          # lags: whether what on_evict appends waits elsewhere, and no sync reaches it
+        self.needed = lambda: [[0, None]]        # ranges of positions of use, the last without an end; asked before each eviction
         self._cipher = cipher
         self._preamble, self._on_evict = preamble or (lambda: ()), on_evict
         try:
@@ -56,7 +57,7 @@ class Log:
             raise self._error("open", error) from error
         try:
             found = Opening(disk, directory)
-            self.notices = Notices(disk, directory, found.segments)
+            self.notices = Notices(disk, directory, found.segments, keeps=on_evict is not None)
         except OSError as error:
             disk.close(self._lock)
             raise self._error("read", error) from error
@@ -357,34 +358,32 @@ class Log:
             return False
         self._evicting = True
         try:
-            if self.needed_from is not None:
-                self._floor = max(self._floor, self.needed_from())
-            for segment in self._segments[:n]:
+            self._floor = max(self._floor, (needed := self.needed())[0][0])
+            going = [(segment, self.events(needed, [segment]) if self._on_evict else []) for segment in self._segments[:n]]
+            for segment, events in going:
                 if segment.end > self.evicts_before:
-                    events, self.evicts_before = self._events(segment), segment.end
-                    for event in events if self._on_evict else ():
+                    self.evicts_before = segment.end
+                    for event in events:
                         self._on_evict(*event)
-            try:
+            durable = False
+            with suppress(DiskError):
                 self.sync()              # what on_evict appended is durable before the events are gone
-            except DiskError:
-                self.notices.leave([s for s in self._segments[:n] if self._on_evict and s.end > self._floor])
-            for _ in range(n):
+                durable = not self.lags()
+            for segment, events in going:
+                self.notices.leave(segment, [] if durable else events)
                 self._remove_oldest()
+                self.notices.prepare()   # in the room that this made
         finally:
             self._evicting = False
         return True
 
-    def _events(self, segment):
-        """(kind, stream, first, count) of a segment's events that are still of use."""
-        if self._floor > segment.first or segment.end < segment.held:
-            rest = Segment(segment.serial, segment.first, segment.salt)
-            try:
-                for r in self._reader.records(segment, max(self._floor, segment.first), payloads=False):
-                    rest.note(r.offset, r.end - r.offset, r.position, r.kind, r.flags, r.stream, r.first, r.count)
-            except OSError as error:
-                raise self._error("read", error) from error
-            segment = rest
-        return [(kind, stream, first, end - first) for kind, stream, first, end in merged(segment.ranges)]
+    def events(self, ranges, segments=None) -> list:
+        """(kind, stream, first, count) of durable events in ranges of positions, as `needed`; neighbours of a segment merged. Raises DiskError."""
+        ranges = [(max(start, self._floor), self.head if end is None else end) for start, end in ranges]
+        try:
+            return [event for segment in segments or self._segments for event in self._reader.events(segment, ranges)]
+        except OSError as error:
+            raise self._error("read", error) from error
 
     def _remove_oldest(self):
         segment = self._segments[0]
@@ -411,6 +410,7 @@ class Log:
         finally:
             self._seal()
             self._reader.close()
+            self.notices.close()
             self.disk.close(self._lock)
 
     def _error(self, what, error) -> DiskError:

@@ -14,6 +14,7 @@ import msgpack
 
 from edge._payload import memory_of
 from edge.codec import encode_columns
+from edge.intervals import Intervals
 from edge.ledger import Account
 from edge.records import BATCH, GAP, between
 from edge.writer import Writer
@@ -34,6 +35,7 @@ class Outbox:
         self.log = log
         self.writer = Writer(log)
         self.evict = evict
+        log.lags = lambda: self.writer.waiting > 0
         self._make_room = make_room
         self.gathers = lambda: False     # whether nobody reads: what is appended may wait for company
         self._gathered = {}          # stream number -> Batch of rows that are not in the log yet
@@ -42,6 +44,7 @@ class Outbox:
         self.cleared = log.head      # what stands before it may leave
         self.appended = {}           # stream number -> rows appended
         self.evicted = {}            # stream number -> rows evicted before they were acknowledged
+        self._told_before = 0        # what went of before this position is in `evicted`
         self.names = {}              # stream number -> name
         self._steps = []             # [position, delta_ns, since]: what stands before it was stored before the clock was set by so much, from since on in the same run
         self.since = 0               # where this run began: its clock knows nothing of the time that the gateway was off before
@@ -107,25 +110,53 @@ class Outbox:
         """The log's quota is about to push rows out, or a gap: it goes upstream (again). The payload is the position that the rows stood before.
         Returns the rows that this loses."""
         rows = count if kind == BATCH else 0
+        self._told_before = max(self._told_before, self.log.evicts_before)
         self.evicted[stream] = self.evicted.get(stream, 0) + rows
-        self.writer.append(GAP, stream, first, count, msgpack.packb(self.log.evicts_before))
+        self.writer.append(GAP, stream, first, count, msgpack.packb(self._told_before if kind == BATCH else [self._told_before]))
         return rows
 
-    def cut_back(self, state, sequences):
+    def arrived(self, stream, rows):
+        """Rows were acknowledged that had been evicted while they were under way."""
+        self.evicted[stream] = max(0, self.evicted.get(stream, 0) - rows)
+
+    def cut_back(self, state, sequences, lane=None):
         """Go back to a state(): forget the records since, but for the gaps of rows that stood there then and are gone. sequences: of the next row,
-        by stream number. Raises DiskError."""
+        by stream number. lane: its Lane's state of then; what upstream has taken since and is gone is put right in it. Raises DiskError."""
         head = state["head"]
-        gaps = [(BATCH, r.stream, r.first, r.count, msgpack.unpackb(r.payload)) for r in between(self.log, head) if r.kind == GAP and r.payload]
-        told = {gap[1:4] for gap in gaps}
-        gaps += [gone for gone in self.log.notices.events if gone[1:4] not in told]
+        gaps = _gaps(between(self.log, head))
+        self.log.notices.keep(gaps, head)
+        gaps += self.log.notices.events
         self.log.truncate(head)
         self.cleared = head
         self.load(state)
-        for kind, stream, first, count, position in gaps:
-            count = min(count, sequences.get(stream, 0) - first)
-            if count > 0:
-                self.log.drop_before(min(head, position))
-                self.on_evict(kind, stream, first, count)
+        before, known = self._told_before, {}
+        self.log.evicts_before = max(self.log.evicts_before, before)
+        for kind, stream, first, count, position in sorted(gap for gap in gaps if gap[4] > before):
+            self.log.drop_before(min(head, position))
+            self.log.evicts_before = max(self.log.evicts_before, min(head, position))
+            seen = known.setdefault(stream, Intervals())
+            for start, end in seen.lacks(first, min(first + count, sequences.get(stream, 0))):
+                self.on_evict(GAP if kind == GAP and position <= head else BATCH, stream, start, end - start)
+                seen.add(start, end)
+        if lane is not None and (known or lane["ranges"][0][0] < self.log.tail):
+            self._reckon(lane)
+
+    def _reckon(self, lane):
+        """Rows went since that state. What no gap names upstream had taken, and its Lane's state does not know it; what both count is no loss."""
+        self.log.drop_before(min(lane["ranges"][0][0], self.log.head))
+        if self.log.recovery.damaged or self.log.recovery.quarantined:
+            return                       # then they may be lost
+        waiting = {}
+        for kind, stream, _, count in self.log.events(lane["ranges"]):
+            waiting[stream] = waiting.get(stream, 0) + count * (kind == BATCH)
+        for number, appended in self.appended.items():
+            gone = appended - lane["rows_acked"].get(number, 0) - lane["rows_dead"].get(number, 0) - waiting.get(number, 0)
+            taken = gone - self.evicted.get(number, 0)
+            if taken > 0:
+                lane["rows_acked"][number] = lane["rows_acked"].get(number, 0) + taken
+            elif taken < 0:
+                self.evicted[number] = gone
+        lane["rows_waiting"] = sum(waiting.values())
 
     def clock_set(self, delta_ns):
         """The receive clock was set; what comes from now on has its time by the new one."""
@@ -180,8 +211,15 @@ class Outbox:
 
     def state(self) -> dict:
         return {"head": self.log.head, "appended": self.appended, "evicted": self.evicted, "names": self.names, "steps": [list(step) for step in self._steps],
-                "since": self.since}
+                "since": self.since, "told_before": self._told_before}
 
     def load(self, state):
         self.appended, self.evicted, self.names = dict(state["appended"]), dict(state["evicted"]), dict(state["names"])
+        self._told_before = state.get("told_before", 0)
         self._steps, self.since = [[*step, 0][:3] for step in state.get("steps", [])], state.get("since", 0)
+
+
+def _gaps(records) -> list:
+    """(kind of what went, stream, first, count, position that it stood before) of those records that say what an eviction let go."""
+    gaps = [(r, msgpack.unpackb(r.payload)) for r in records if r.kind == GAP and r.payload]
+    return [(GAP, r.stream, r.first, r.count, position[0]) if isinstance(position, list) else (BATCH, r.stream, r.first, r.count, position) for r, position in gaps]

@@ -1,7 +1,7 @@
 """Reading segments: sequentially at one pread a call, from anywhere by the index, passing over what is damaged and counting it."""
 
 from edge._record import HEADER_BYTES, Scan
-from edge.segment import WINDOW_BYTES, walk
+from edge.segment import WINDOW_BYTES, Segment, merged, walk
 
 
 class Reader:
@@ -50,6 +50,17 @@ class Reader:
         for _ in walk(self.disk, self._open(segment), scan, segment.size):
             yield from (r for r in scan.records if r.position < segment.end)
         self._lost(segment, [(a, b) for _, _, a, b in scan.holes] + [(scan.expected, segment.held)])
+
+    def events(self, segment, ranges) -> list:
+        """(kind, stream, first, count) of a segment's events in ranges of positions, neighbours merged."""
+        if segment.end < segment.held or not any(start <= segment.first and segment.end <= end for start, end in ranges):
+            rest = Segment(segment.serial, segment.first, segment.salt)
+            for start, end in ranges:
+                for r in self.records(segment, max(start, segment.first), payloads=False) if start < segment.end and end > segment.first else ():
+                    if r.position < end:
+                        rest.note(r.offset, r.end - r.offset, r.position, r.kind, r.flags, r.stream, r.first, r.count)
+            segment = rest
+        return [(kind, stream, first, end - first) for kind, stream, first, end in merged(segment.ranges)]
 
     def forget(self, segment):
         """A segment is removed or shortened."""

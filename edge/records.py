@@ -11,7 +11,8 @@ SKIP   journal   0, call, 0                   MessagePack [rule name, its identi
 REPEAT journal   number, n, 0               empty: n events came that the stream had taken before
 DEAD   dead      number, journal position, n  MessagePack of the dead letter: see letter()
 FATE   dead      0, 0, 0                      MessagePack of what became of letters before it: see edge/fates.py
-GAP    outbox    number, first sequence, n    these rows never come: evicted (MessagePack: they stood before this position), or numbers left out (empty)
+GAP    outbox    number, first sequence, n    these rows never come: evicted (MessagePack: they stood before this position), or numbers left out (empty);
+                                              [position]: it stands for a gap that was evicted itself
 """
 
 import msgpack

@@ -177,9 +177,12 @@ def _load(pipeline, meta, images, recovered):
     for outbox in pipeline.outboxes:
         state = meta["outboxes"].get(outbox.name)
         if state is not None:
-            outbox.cut_back(state, {number: meta["streams"][name]["next"] for number, name in state["names"].items() if name in meta["streams"]})
+            sequences = {number: meta["streams"][name]["next"] for number, name in state["names"].items() if name in meta["streams"]}
+            outbox.cut_back(state, sequences, meta["lanes"].get(outbox.name))
         if outbox.name in meta["lanes"]:             # what is acknowledged is not evicted by what a replay puts out
-            outbox.log.drop_before(min(meta["lanes"][outbox.name]["ranges"][0][0], outbox.log.head))
+            ranges = meta["lanes"][outbox.name]["ranges"]
+            outbox.log.drop_before(min(ranges[0][0], outbox.log.head))
+            outbox.log.needed = lambda ranges=ranges: ranges
     pipeline.unrouted = meta["unrouted"]
     pipeline.owed = meta.get("owed", [])
     return tuple(fresh)
@@ -214,8 +217,8 @@ def _without_checkpoint(pipeline, recovered):
     shown_ns = 0
     for outbox in pipeline.outboxes:
         schemas = {}
-        for kind, number, first, count, _ in outbox.log.notices.events:
-            outbox.on_evict(kind, number, first, count)
+        for _, number, first, count, _ in outbox.log.notices.events:
+            outbox.on_evict(GAP, number, first, count)       # its rows are in no account
         for record in between(outbox.log, outbox.log.tail):
             if record.kind == SCHEMA:
                 schemas[record.stream] = Schema.from_dict(msgpack.unpackb(record.payload))

@@ -207,7 +207,7 @@ class Core:
         policy = Policy(encoding=lane.encoding, topic=lane.topic, size_bytes_max=lane.message_max, age_ms=lane.age // 10**6, priority=lane.priority,
                         rate_bytes_s=lane.rate_max or 0)
         return Lane(name, outbox.log, self.meanings, policy, gateway=self.config.gateway.name, epoch=self.identity.epoch, set_since=outbox.set_since,
-                    cleared=lambda: outbox.cleared,
+                    cleared=lambda: outbox.cleared, arrived=outbox.arrived,
                     dead=lambda stream, first, count, reason: self.log.error("lane", f"{name}: {count} rows cannot be sent: {reason}"))
 
     @property
@@ -231,7 +231,7 @@ class Core:
             else:
                 lane.rows_waiting = sum(outbox.appended.values())
                 outbox.take_fresh()
-            outbox.log.needed_from = lambda lane=lane: lane.acked_before
+            outbox.log.needed = lane.pending
             outbox.begin()
         if recovered.replayed or recovered.damaged:
             self.log("gateway", "recovered", replayed_records=recovered.replayed, damaged_events=recovered.damaged)

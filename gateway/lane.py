@@ -34,11 +34,12 @@ class Lane:
 
     dead(stream, first_sequence, count, reason) is told of rows that cannot be sent: too long, or unreadable in the log.
     set_since(position): (nanoseconds by which the clock was set since that record was stored, whether its time is right then). cleared(): records before this position may leave.
+    arrived(stream, rows): these were evicted while they were under way, and acknowledged.
     Raises ConfigError when policy, gateway and name make no topic.
     """
 
     def __init__(self, name, log, streams, policy, *, gateway, epoch, dead=None, set_since=lambda position: (0, True),
-                 cleared=lambda: float("inf")):
+                 cleared=lambda: float("inf"), arrived=lambda stream, rows: None):
         self.name = name
         self.policy = policy
         self.upstream = None         # set by the Upstream that carries it, as `pace`
@@ -57,7 +58,7 @@ class Lane:
         self._log = log
         self._streams = streams
         self._meanings = Meanings(streams, log.head)
-        self._tell_dead, self._set_since, self._cleared = dead, set_since, cleared
+        self._tell_dead, self._set_since, self._cleared, self._arrived = dead, set_since, cleared, arrived
         self._packer = Packer(policy, name, gateway, epoch)
         self._ranges = [[log.tail, None]]        # valid while disconnected
         self._live = self._backlog = None        # valid while connected
@@ -96,11 +97,11 @@ class Lane:
 
     def holds(self, start, stop):
         """Whether something of the positions start to stop is not acknowledged."""
-        return any(first < stop and (end is None or end > start) for first, end in self._pending())
+        return any(first < stop and (end is None or end > start) for first, end in self.pending())
 
     def state(self, numbers=None):
         """For the checkpoint: plain lists and numbers. numbers: of the streams that its log may hold rows of; None: of all."""
-        ranges, acked, waiting = self._covered(self._pending())
+        ranges, acked, waiting = self._covered(self.pending())
         numbers = self._streams if numbers is None else numbers
         return {"ranges": ranges, "rows_acked": acked, "rows_dead": dict(self.rows_dead), "rows_waiting": waiting,
                 "meanings": self._meanings.state(ranges[0][0], numbers)}
@@ -143,7 +144,7 @@ class Lane:
     def disconnected(self):
         """The connection is gone: all that is not acknowledged waits again."""
         if self._live is not None:
-            self._ranges, self.rows_acked, self.rows_waiting = self._covered(self._pending())
+            self._ranges, self.rows_acked, self.rows_waiting = self._covered(self.pending())
             self._live = self._backlog = None
         self.in_flight = self._bytes_in_flight = 0
         self.unfinished = False
@@ -216,7 +217,8 @@ class Lane:
     def _track(self, ranges):
         return Track(ranges, self._log, self._meanings, self._packer, self.policy, self._dead, self._closed, self._set_since, self._cleared)
 
-    def _pending(self):
+    def pending(self):
+        """Ranges of positions that are not acknowledged, ascending; the last has no end."""
         if self._live is None:
             return [list(r) for r in self._ranges]
         return (self._backlog.pending() if self._backlog is not None else []) + self._live.pending()
@@ -257,6 +259,8 @@ class Lane:
     def _closed(self, stream, rows, evicted):
         self.rows_acked[stream] = self.rows_acked.get(stream, 0) + rows
         self._let_go(max(0, rows - evicted))
+        if evicted:
+            self._arrived(stream, evicted)
 
     def _dead(self, stream, first, count, reason):
         self.rows_dead[stream] = self.rows_dead.get(stream, 0) + count

@@ -223,6 +223,7 @@ class World:
             for i, row in enumerate(message.batch.rows()):
                 known = self.rows.setdefault((message.stream, message.first + i), repr(row))
                 assert known == repr(row), (message.stream, message.first + i, known, repr(row))
+        return delivery
 
     # --- questions
 

@@ -1,50 +1,36 @@
 """Campaign: quotas and full disks. Random loads on three lanes under each policy, the receiver up and down, on a disk with room, one that gets full in
-memory, and a small tmpfs where one can be mounted. At the end, by stream and event by event: what the receiver lacks = what was announced = what the ledger calls
+memory, one that gets full and loses power at any operation, also while it starts again, and a small tmpfs where one can be mounted. At the end, by stream and event by event: what the receiver lacks = what was announced = what the ledger calls
 evicted; lanes that may not evict lose nothing; nothing was taken from a lane while a less urgent one of those that share had something to give."""
 
 import contextlib
-import errno
 import json
 import random
 import subprocess
 import sys
 import tempfile
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
+from unittest.mock import patch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "soak"))
 
 from campaign import main  # first: it finds the other folders
-from memory_disk import MemoryDisk
+from memory_disk import BLOCK, PowerCut, SmallDisk
 from pipeline_world import S, World
 
 import gateway.daemon
+from edge import codec
 from edge.disk import Disk
+from edge.errors import DiskError
+from edge.outbox import Outbox
+from edge.records import BATCH, between
 from edge.share import Share
 from gateway.daemon import Daemon
 from gateway.gathering import Gathering
 
-BLOCK = 4096
 POLICIES = ("evict-oldest", "evict-lowest-priority", "backpressure")
 gateway.daemon.RETRY_S = 0
-
-
-class SmallDisk(MemoryDisk):
-    """Full for real: a write that needs more blocks than there are gets ENOSPC. room: bytes, None: no end."""
-
-    room = None
-
-    def used(self):
-        return sum(-(-getattr(node, "extent", 0) // BLOCK) * BLOCK for node in self.files.values())
-
-    def pwrite(self, fd, data, offset):
-        node = self.open_files[fd][1]
-        extent = max(getattr(node, "extent", 0), offset + len(data))
-        more = -(-extent // BLOCK) * BLOCK + -(-getattr(node, "extent", 0) // BLOCK) * -BLOCK
-        if self.room is not None and more and self.used() + more > self.room:
-            raise OSError(errno.ENOSPC, "no space left on device", self.open_files[fd][0])
-        node.extent = extent
-        return super().pwrite(fd, data, offset)
 
 
 class Gate(Daemon):
@@ -74,6 +60,51 @@ class Gate(Daemon):
         return taken
 
 
+class Upstream(World):
+    """A world that notes, by stream: `told`, sequences whose loss was announced and that are not in an outbox again since; of what the receiver had when the
+    power went, `unsure`, what stands in an outbox as if it had not, and `late`, what was evicted while it was under way: a restart may know
+    or not."""
+
+    def __init__(self, *arguments):
+        super().__init__(*arguments)
+        self.told, self.unsure, self.late, self.under_way = ({f"s{k}": set() for k in range(3)} for _ in range(4))
+
+    def start(self):
+        evict, cut_back, back = Outbox.on_evict, Outbox.cut_back, set()
+
+        def noted(box, kind, number, first, count):
+            if box in back:                      # by what a replay puts out
+                name = box.names[number]
+                self.unsure[name] |= set(range(first, first + count)) & set(self.of(name))
+            return evict(box, kind, number, first, count)
+
+        with patch.object(Outbox, "on_evict", noted), patch.object(Outbox, "cut_back", lambda box, *state: (cut_back(box, *state), back.add(box))):
+            super().start()
+        for outbox, lane in self.core.lanes:
+            there = [(r.stream, r.first, r.count, lane.holds(r.position, r.position + 1)) for r in between(outbox.log, outbox.log.tail) if r.kind == BATCH]
+            there += [(number, first, count, True) for kind, number, first, count, _ in outbox.writer._held if kind == BATCH]
+            for number, first, count, waits in there:
+                name, rows = outbox.names[number], set(range(first, first + count))
+                self.told[name] -= rows
+                self.unsure[name] |= rows & set(self.of(name)) if waits else set()
+            lane.acknowledged = partial(self.acknowledged, lane.acknowledged, outbox)
+        self.late, self.under_way = {name: late | self.under_way[name] for name, late in self.late.items()}, {name: set() for name in self.late}
+        return self
+
+    def acknowledged(self, old, outbox, message):
+        group = message.group
+        if group is not None and group.positions and group.positions[0] < outbox.log.tail:
+            self.under_way[group.schema.stream] |= set(range(group.first, group.first + group.rows))
+        old(message)
+
+    def receive(self, topic, payload):
+        message = super().receive(topic, payload).message
+        if message.stream in self.told and message.kind in (codec.BATCH, codec.ROW):
+            self.unsure[message.stream] -= set(range(message.first, message.first + message.count))      # acknowledged at once
+        if message.kind == codec.GAP and message.stream in self.told:
+            self.told[message.stream] |= set(range(message.first, message.first + message.count))
+
+
 def configuration(chance, data):
     """(text, lanes: name -> (priority, policy))."""
     lanes, text = {}, f'[gateway]\nname = "g1"\ndata = "{data}"\n[listener]\n[upstream]\nhost = "nowhere"\n[journal]\nquota = "64KiB"\ndead_letters = "16KiB"\n'
@@ -101,22 +132,24 @@ def watch(world, lanes, said):
 
 def run_unit(seed, i, modules, broken, figures):
     chance = random.Random(f"{seed}/{i}")
-    kind = ("quota", "full", "tmpfs")[(i % 10 >= 4) + (i % 10 == 9)]
+    kind = ("quota", "full", "cut", "tmpfs")[(i % 10 >= 3) + (i % 10 >= 5) + (i % 10 == 9)]
     with mounted(kind == "tmpfs", chance.randint(250, 500)) as data:
         if kind == "tmpfs" and data is None:
             kind = "full"
         text, lanes = configuration(chance, data or "data")
         disk = Disk() if kind == "tmpfs" else SmallDisk(seed=i)
-        world, said, offered = World(modules, text, disk).start(), [], {f"s{k}": 0 for k in range(3)}
+        world, said, offered = Upstream(modules, text, disk).start(), [], {f"s{k}": 0 for k in range(3)}
         watch(world, lanes, said)
-        gate = Gate(world)
-        if kind == "full":
+        if kind in ("full", "cut"):
             disk.room = disk.used() + chance.randint(16, 40) * BLOCK
+        if kind == "cut":
+            load_and_cut(chance, world, lanes, said, offered, figures)
+        gate = Gate(world)
         load(chance, world, gate, offered, figures)
-        if kind == "full":
-            disk.room = None
-        elif kind == "tmpfs":
+        if kind == "tmpfs":
             subprocess.run(["mount", "-o", "remount,size=16m", data], check=True)
+        else:
+            world.disk.room = None
         settle(world, gate)
         said += judge(world, lanes, offered, figures)
         figures[kind] += 1
@@ -124,7 +157,43 @@ def run_unit(seed, i, modules, broken, figures):
     broken += [f"seed {seed}, unit {i} ({kind}, {lanes}): {text}" for text in said]
 
 
-def load(chance, world, gate, offered, figures):
+def load_and_cut(chance, world, lanes, said, offered, figures):
+    """Load, and now and then the power goes."""
+    for _ in range(chance.randint(1, 3)):
+        world.disk.cut_at = world.disk.operations + chance.randint(1, 1000)
+        sure = dict.fromkeys(offered, 0)
+        try:
+            load(chance, world, Gate(world), offered, figures, sure)
+        except PowerCut:
+            pass
+        restart(chance, world, figures)
+        watch(world, lanes, said)
+        for name, count in sure.items():
+            offered[name] = world.stream(name).next_sequence     # the device sends again what is not there
+            if offered[name] < count:
+                said.append(f"{name}: {count} were acknowledged, {offered[name]} are there after a power cut")
+
+
+def restart(chance, world, figures):
+    """After a power cut. The power may go again meanwhile, and where there is too little room for a start somebody makes some."""
+    while True:
+        world.disk = world.disk.after_cut(chance.choice((0, 0.5, 1)))
+        world.disk.cut_at = chance.randint(1, 400) if chance.random() < 0.3 else None
+        figures["cuts"] += 1
+        try:
+            while True:
+                try:
+                    world.start()
+                    world.disk.cut_at = None
+                    return
+                except DiskError:
+                    world.disk.room += BLOCK
+        except PowerCut:
+            pass
+
+
+def load(chance, world, gate, offered, figures, sure=None):
+    """sure: events that are acknowledged for sure, by stream, kept up to date."""
     up = False
     for _ in range(120):
         world.now_ns += S
@@ -138,6 +207,8 @@ def load(chance, world, gate, offered, figures):
         for name, _ in reversed(events[taken:]):
             offered[name] -= 1                   # held back: the device sends it later
         figures["blocked turns"] += bool(gate.blocked)
+        if sure is not None and not world.intake:
+            sure.update(offered)
         if up:
             world.drain(most=chance.randint(0, 12))
         if chance.random() < 0.1:
@@ -162,15 +233,21 @@ def judge(world, lanes, offered, figures):
         rows, total = world.of(name), world.stream(name).next_sequence
         gone = {s for first, count in announced.get(name, ()) for s in range(first, first + count)}
         account = next((a for a in world.ledger if a.name == f"{lane}/{name}"), None)
-        evicted = account.out["evicted"] if account else 0
+        evicted, box = account.out["evicted"] if account else 0, world.core.outboxes[lane]
         figures["events"] += total
         figures["evicted"] += evicted
         if total != offered[name]:
             said.append(f"{name}: {offered[name]} were offered, {total} are numbered")
         if set(rows) | gone != set(range(total)) or set(rows) & gone:
             said.append(f"{name}: lacks {sorted(set(range(total)) - set(rows) - gone)[:5]} unannounced, {sorted(set(rows) & gone)[:5]} announced and there")
-        if evicted != len(gone):
-            said.append(f"{name}: the ledger says {evicted} evicted, {len(gone)} announced")
+        if account and account.out["pending"]:
+            said.append(f"{name}: the ledger says {account.out['pending']} pending, and nothing waits")
+        unsure, late = world.told[name] & world.unsure[name], world.told[name] & world.late[name]       # announced, and the receiver has them
+        if not 0 <= evicted - len(gone) - len(unsure) <= len(late):
+            said.append(f"{name}: the ledger says {evicted} evicted, {len(gone)} announced and lacking, {len(unsure)} and perhaps {len(late)} announced and there")
+        figures["unsure"] += len(unsure)
+        if account and (counted := sum(n for number, n in box.evicted.items() if box.names.get(number) == name)) != evicted:
+            said.append(f"{name}: {counted} are counted as evicted, {evicted} can have been")
         if lanes[lane][1] == POLICIES[2] and gone:
             said.append(f"{name}: its lane may not evict, and {len(gone)} are gone")
         said += [f"{name}: sequence {s} has {row[:20]}" for s, row in rows.items() if f"'n': {s}," not in row][:1]
@@ -194,7 +271,7 @@ def mounted(wanted, kibibytes):
 
 
 def run(seed, first, count):
-    broken, figures = [], dict.fromkeys(("quota", "full", "tmpfs", "events", "evicted", "blocked turns"), 0)
+    broken, figures = [], dict.fromkeys(("quota", "full", "cut", "tmpfs", "events", "evicted", "blocked turns", "cuts", "unsure"), 0)
     with tempfile.TemporaryDirectory() as modules:
         for i in range(first, first + count):
             try:

@@ -1,111 +1,269 @@
-"""What gave way on a full disk is announced, also after a power cut that took the gaps with it."""
+"""What gave way on a full disk is announced, also after a power cut that took the gaps with it, and counted for what it was."""
 
 import errno
 
 import pytest
-from memory_disk import FaultyDisk, MemoryDisk, PowerCut
+from memory_disk import BLOCK, FaultyDisk, MemoryDisk, PowerCut, SmallDisk
 from test_outbox import held, kept, made, put
 
 from edge.notices import Notices
-from edge.records import GAP
+from edge.records import BATCH, GAP
+from edge.segment import Segment
+
+LANE = {"ranges": [[0, None]], "rows_acked": {}, "rows_dead": {}, "rows_waiting": 2400}
 
 
-def on_a_full_disk(disk):
-    """(the outbox after an eviction for which no gap could be written, its state of before, the sequences then)."""
-    outbox, timed, _ = made(gathers=False, quota=1 << 20, disk=disk)
+def filled(disk, indexed=True, full=True):
+    """(an outbox of 2400 rows in many segments, its state, the sequences then). indexed: there was room for indexes; full: there is none for more."""
+    outbox, timed, _ = made(gathers=False, disk=disk)
     outbox.log.segment_bytes_max = 5000
     for _ in range(60):
         put(outbox, timed, 40)
     outbox.writer.sync()
     outbox.log.notices.drop()
-    return outbox, kept(outbox), {1: timed.sequence}
+    for path in [path for path in disk.files if path.endswith(".idx") and not indexed]:
+        disk.unlink(path)
+    disk.fsync_directory(outbox.log.directory)
+    state = kept(outbox)
+    disk.room = disk.used() if full else None
+    put(outbox, timed, *[40] * 16)       # not durable, and no gap before they are
+    return outbox, state, {1: 2400}
 
 
-def evict_without_room(disk, outbox):
-    disk.fault = lambda number, name: errno.ENOSPC if name in ("create", "pwrite", "truncate") else None
-    assert outbox.log.give_way() and outbox.log.give_way()
+def evict(outbox, full=True):
+    disk = outbox.log.disk
+    for _ in range(2):
+        disk.room = disk.used() if full else None
+        assert outbox.log.give_way()
 
 
-def test_a_power_cut_on_a_full_disk_loses_no_gap_of_what_gave_way():
-    """The gaps are in memory alone when the rows go, and nothing may be written: the rows' index is kept under another name until they are durable."""
-    count = FaultyDisk(lambda number, name: None)
-    outbox, _, _ = on_a_full_disk(count)
+def sequences(outbox, kind=BATCH):
+    return [n for _, first, rows in held(outbox, kind) for n in range(first, first + rows)]
+
+
+def gone(disk):
+    return sorted(path for path in disk.files if path.endswith(".gone"))
+
+
+def again(disk, state, numbers, lane=None):
+    """The outbox as the next start finds it."""
+    disk.room = None
+    outbox, _, _ = made(gathers=False, disk=disk)
+    outbox.cut_back(state, numbers, lane)
+    return outbox
+
+
+@pytest.mark.parametrize("indexed", [True, False])
+def test_a_power_cut_on_a_full_disk_loses_no_gap_of_what_gave_way(indexed):
+    """The gaps are in memory alone when the rows go, and no block is free; also where none was for an index."""
+    count = SmallDisk()
+    outbox, *_ = filled(count, indexed)
     before = count.operations
-    evict_without_room(count, outbox)
+    evict(outbox)
     for cut in range(before, count.operations + 1):
         for survival in (0, 0.5, 1):
-            disk = FaultyDisk(lambda number, name: None, seed=cut)
+            disk = SmallDisk(seed=cut)
+            outbox, *then = filled(disk, indexed)
             disk.cut_at = cut
-            outbox, state, sequences = on_a_full_disk(disk)
             try:
-                evict_without_room(disk, outbox)
+                evict(outbox)
             except PowerCut:
                 pass
-            after, _, _ = made(gathers=False, disk=disk.after_cut(survival))
-            after.cut_back(state, sequences)
-            there = {n for _, first, rows in held(after) for n in range(first, first + rows)}
-            told = {n for _, first, rows in held(after, GAP) for n in range(first, first + rows)}
-            assert there | told == set(range(2400)) and not there & told, f"cut {cut}, {survival}"
+            after = again(disk.after_cut(survival), *then)
+            there, told = sequences(after), sequences(after, GAP)
+            assert sorted(there + told) == list(range(2400)), f"cut {cut}, {survival}: each is there or announced, once"
             assert after.evicted.get(1, 0) == len(told)
             after.writer.sync()
             after.log.notices.drop()
-            assert not [path for path in after.log.disk.files if path.endswith(".gone")]
+            assert not gone(after.log.disk)
     assert told, "the last of them went"
 
 
-def test_notices_go_once_the_gaps_are_durable_and_what_is_no_notice_is_none():
-    disk = FaultyDisk(lambda number, name: None)
-    outbox, state, sequences = on_a_full_disk(disk)
-    evict_without_room(disk, outbox)
-    left = [path for path in disk.files if path.endswith(".gone")]
-    assert len(left) == 2 and len(outbox.log.notices.events) == 2
-    disk.fault = lambda number, name: errno.EIO if name == "unlink" else None
+def test_a_power_cut_at_the_start_after_it_loses_none_either():
+    """The gaps are in the log behind its last state: it is cut back, and they stand in memory alone once more."""
+    def evicted(seed):
+        disk = SmallDisk(seed=seed)
+        outbox, *then = filled(disk, full=False)
+        evict(outbox, full=False)
+        return disk.after_cut(1), then
+
+    disk, then = evicted(1)
+    again(disk, *then)
+    for cut in range(disk.operations + 1):
+        disk, then = evicted(cut)
+        disk.cut_at = cut
+        try:
+            again(disk, *then)
+        except PowerCut:
+            pass
+        after = again(disk.after_cut(0.5), *then)
+        assert sorted(sequences(after) + sequences(after, GAP)) == list(range(2400)) and after.evicted[1] == len(sequences(after, GAP)) > 0, f"cut {cut}"
+
+
+def test_a_gap_that_waits_for_the_disk_outside_of_the_log_is_not_durable():
+    disk = SmallDisk()
+    outbox, *then = filled(disk)
+    disk.room = None
+    outbox.writer._held.append((BATCH, 1, 3040, 1, b"x"))
+    assert outbox.log.give_way() and gone(disk)
+    after = again(disk.after_cut(0), *then)
+    assert sorted(sequences(after) + sequences(after, GAP)) == list(range(2400))
+
+
+@pytest.mark.parametrize("full", [True, False])
+def test_what_upstream_has_is_not_counted_as_evicted_after_a_restart(full):
+    """The cursor stood inside the segment that went, further than the checkpoint knows."""
+    disk = SmallDisk()
+    outbox, state, numbers = filled(disk, full=full)
+    end = outbox.log._segments[0].end
+    acked = sum(r.count for r in outbox.log.read(0) if r.position < end - 2 and r.kind == BATCH)
+    outbox.log.needed = lambda: [[end - 2, None]]
+    assert outbox.log.give_way() and outbox.evicted == {1: 80} and bool(gone(disk)) == full
+    for known in (0, 1):
+        lane = LANE | {"ranges": [[known, None]], "rows_acked": {1: 40 * known}}
+        after = again(disk.after_cut(0), state, numbers, lane)
+        assert sequences(after, GAP) == list(range(acked, acked + 80)) and after.evicted == {1: 80}
+        assert lane["rows_acked"] == {1: acked} and lane["rows_waiting"] == len(sequences(after)) == 2400 - acked - 80
+        row, = after.accounts(lane["rows_acked"], {})
+        assert row.out == {"acknowledged": acked, "dead_lettered": 0, "evicted": 80, "pending": 2400 - acked - 80}
+
+
+def test_rows_that_were_acknowledged_out_of_order_are_not_evicted():
+    outbox, state, numbers = filled(SmallDisk(), full=False)
+    outbox.log.needed = lambda: [[0, 1], [3, None]]
+    assert outbox.log.give_way() and outbox.log.give_way()
+    told = sequences(outbox, GAP)
+    assert told[:41] == [*range(40), 120] and outbox.evicted[1] == len(told)
+    lane = LANE | {"rows_acked": {1: 40}, "rows_dead": {1: 3}}           # one batch was known to be there, and three rows are lost
+    after = again(outbox.log.disk.after_cut(0), state, numbers, lane)
+    assert lane["rows_acked"][1] == 80 - 3 and sequences(after, GAP) == told
+    assert sum(lane["rows_acked"].values()) + 3 + after.evicted[1] + lane["rows_waiting"] == 2400
+
+
+def test_a_checkpoint_that_counts_more_as_acknowledged_than_the_gaps_leave_is_right():
+    disk = SmallDisk()
+    outbox, state, numbers = filled(disk)
+    evict(outbox)
+    lane = LANE | {"rows_acked": {1: 10}}
+    evicted, after = outbox.evicted[1], again(disk.after_cut(0), state, numbers, lane)
+    assert after.evicted == {1: evicted - 10} and lane["rows_acked"] == {1: 10}
+
+
+def test_where_records_are_damaged_nothing_is_said_of_what_upstream_took():
+    disk = SmallDisk()
+    outbox, state, numbers = filled(disk)
+    outbox.log.needed = lambda: [[3, None]]
+    evict(outbox)
+    lane = LANE | {"rows_acked": {}}
+    disk = disk.after_cut(0)
+    disk.room = None
+    after, *_ = made(gathers=False, disk=disk)
+    after.log.recovery.damaged = 1
+    after.cut_back(state, numbers, lane)
+    assert lane["rows_acked"] == {} and lane["rows_waiting"] == 2400
+
+
+def test_what_a_state_has_counted_is_not_counted_again():
+    """A notice whose removal was not durable, and gaps of gaps."""
+    disk = SmallDisk()
+    outbox, *_ = filled(disk)
+    evict(outbox)
+    notices = {path: bytes(disk.files[path].data) for path in gone(disk)}
+    disk.room = None
     outbox.writer.sync()
     outbox.log.notices.drop()
-    assert outbox.log.notices.events == [] and [path for path in disk.files if path.endswith(".gone")] == left
-    disk.fault = lambda number, name: None
+    state, told = kept(outbox), sequences(outbox, GAP)
+    files = {path: bytes(node.data) for path, node in disk.files.items()}
+    after = again(SmallDisk(files | notices), state, {1: 3040})
+    assert after.evicted == outbox.evicted == {1: len(told)} and sequences(after, GAP) == told
+    after.log.evicts_before += 1
+    after.on_evict(GAP, 1, 0, 7)
+    after.writer.sync()
+    once_more = again(after.log.disk.after_cut(0), state, {1: 3040})
+    assert once_more.evicted == {1: len(told)} and sequences(once_more, GAP) == [*told, *range(7)]
+
+
+def test_notices_go_once_the_gaps_are_durable_and_what_is_no_notice_is_none():
+    disk = SmallDisk()
+    outbox, *_ = filled(disk)
+    evict(outbox)
+    left = gone(disk)
+    assert len(left) == len(outbox.log.notices.events) == 2
     files = {path: bytes(node.data) for path, node in disk.files.items()}
     rotten = {left[0]: b"rotten" + files[left[0]][6:], "data/outbox/other.gone": b"no name of ours"}
-    after, _, _ = made(gathers=False, disk=MemoryDisk(files | rotten))
+    after, *_ = made(gathers=False, disk=MemoryDisk(files | rotten))
     assert after.log.notices.events == made(disk=MemoryDisk(files))[0].log.notices.events[1:]
-    assert {path for path in after.log.disk.files if path.endswith(".gone")} == {left[1]}
+    assert gone(after.log.disk) == left[1:]
+    disk.unlink = lambda path: (_ for _ in ()).throw(OSError(errno.EIO, "not removed"))
+    outbox.log.notices.drop()
+    assert outbox.log.notices.events == [] and gone(disk) == left
 
 
-@pytest.mark.parametrize("operation", ["open", "pread", "fdatasync", "rename", "fsync_directory"])
+def test_where_there_is_no_block_for_a_reserve_the_segments_own_index_makes_room():
+    disk = SmallDisk()
+    outbox, *_ = filled(disk)
+    outbox.log.notices.close()
+    disk.unlink("data/outbox/reserve")
+    disk.room = disk.used()
+    assert outbox.log.give_way() and len(gone(disk)) == 1
+    disk, room = SmallDisk(), SmallDisk()
+    outbox, *_ = filled(disk, indexed=False)
+    outbox.log.notices.close()
+    disk.unlink("data/outbox/reserve")
+    assert outbox.log.give_way() and not gone(disk), "no room at all: it goes all the same"
+    disk.room = disk.used() + BLOCK
+    outbox.log.notices.prepare()
+    assert outbox.log.give_way() and len(gone(disk)) == 1 and not room.files
+
+
+@pytest.mark.parametrize("operation", ["open", "pread", "pwrite", "truncate", "fdatasync", "rename", "fsync_directory", "create", "unlink"])
 def test_a_notice_that_cannot_be_left_or_read_stops_nothing(operation):
     disk = FaultyDisk(lambda number, name: None)
-    outbox, _, _ = on_a_full_disk(disk)
-    disk.fault = lambda number, name: errno.EIO if name == operation else errno.ENOSPC if name in ("create", "pwrite") else None
-    notices = outbox.log.notices
-    notices.leave(outbox.log._segments[:2])
-    assert not disk.locked or not [fd for fd, (path, _) in disk.open_files.items() if path.endswith((".idx", ".gone"))]
+    notices = Notices(disk, "data/outbox", [])
+    disk.fault = lambda number, name: errno.EIO if name == operation else None
+    notices.leave(Segment(1, 0, 7), [(BATCH, 1, 0, 3)])
+    assert not disk.open_files
+    notices.prepare()
+    notices.close()
     disk.fault = lambda number, name: None
-    notices.leave(outbox.log._segments[:1])
-    files = {path: bytes(node.data) for path, node in disk.files.items() if path.endswith(".gone")}
-    assert len(files) >= 1 or operation == "fsync_directory"
+    Notices(disk, "data/outbox", []).leave(Segment(2, 3, 7), [(BATCH, 1, 3, 3)])
+    files = {path: bytes(disk.files[path].data) for path in gone(disk)}
+    assert len(files) >= 1
     reading = FaultyDisk(lambda number, name: errno.EIO if name == operation else None, files)
-    assert len(Notices(reading, "data/outbox", []).events) == (0 if operation in ("open", "pread") else len(files)) and not reading.open_files
+    found = Notices(reading, "data/outbox", [])
+    found.close()
+    assert len(found.events) == (0 if operation in ("open", "pread") else len(files)) and not reading.open_files
+
+
+def test_half_a_notice_is_none():
+    disk = FaultyDisk(lambda number, name: None)
+    notices = Notices(disk, "data/outbox", [])
+    disk.fault = lambda number, name: "short" if name == "pwrite" else None
+    notices.leave(Segment(1, 0, 7), [(BATCH, 1, 0, 3)])
+    assert not gone(disk) and not notices.events
 
 
 def test_of_what_upstream_has_and_of_a_log_that_announces_nothing_there_is_no_notice():
     for journal in (False, True):
-        disk = FaultyDisk(lambda number, name: None)
-        outbox, _, _ = on_a_full_disk(disk)
+        disk = SmallDisk()
+        outbox, *_ = filled(disk)
         if journal:
             outbox.log._on_evict = None
         else:
-            outbox.log.needed_from = lambda: outbox.log._segments[2].first
-        evict_without_room(disk, outbox)
-        assert outbox.log.notices.events == [] and not [path for path in disk.files if path.endswith(".gone")]
+            outbox.log.needed = lambda: [[outbox.log._segments[2].first, None]]
+        evict(outbox)
+        assert outbox.log.notices.events == [] and not gone(disk)
+    notices = Notices(disk := MemoryDisk(), "data/journal", [], keeps=False)
+    notices.drop()
+    assert not disk.files
 
 
 def test_gaps_that_were_written_after_all_are_announced_once():
-    disk = FaultyDisk(lambda number, name: None)
-    outbox, state, sequences = on_a_full_disk(disk)
-    evict_without_room(disk, outbox)
-    disk.fault = lambda number, name: None
+    disk = SmallDisk()
+    outbox, *then = filled(disk)
+    evict(outbox)
+    disk.room = None
     outbox.writer.sync()                 # and the notices are there still
-    after, _, _ = made(gathers=False, disk=disk.after_cut(0))
-    after.cut_back(state, sequences)
-    told = [n for _, first, rows in held(after, GAP) for n in range(first, first + rows)]
+    after = again(disk.after_cut(0), *then)
+    told = sequences(after, GAP)
     assert told and len(told) == len(set(told)) == after.evicted[1]

@@ -1,10 +1,10 @@
-"""Disks that fail: MemoryDisk loses what a power cut would lose, FaultyDisk refuses operations on command."""
+"""Disks that fail: MemoryDisk loses what a power cut would lose, SmallDisk gets full, FaultyDisk refuses operations on command."""
 
 import errno
 
 from edge.memory import File, Memory, resize, write
 
-SECTOR = 512
+SECTOR, BLOCK = 512, 4096
 
 
 class PowerCut(Exception):
@@ -137,6 +137,32 @@ class MemoryDisk(Memory):
     def lock(self, directory):
         self.operate("lock", directory)
         return super().lock(directory)
+
+
+class SmallDisk(MemoryDisk):
+    """Full for real: a write that needs more blocks than there are gets ENOSPC. room: bytes, None: no end."""
+
+    room = None
+
+    def used(self):
+        return sum(-(-getattr(node, "extent", 0) // BLOCK) * BLOCK for node in self.files.values())
+
+    def pwrite(self, fd, data, offset):
+        node = self.open_files[fd][1]
+        extent = max(getattr(node, "extent", 0), offset + len(data))
+        more = -(-extent // BLOCK) * BLOCK + -(-getattr(node, "extent", 0) // BLOCK) * -BLOCK
+        if self.room is not None and more and self.used() + more > self.room:
+            raise OSError(errno.ENOSPC, "no space left on device", self.open_files[fd][0])
+        node.extent = extent
+        return super().pwrite(fd, data, offset)
+
+    def after_cut(self, survival):
+        found = super().after_cut(survival)
+        disk = SmallDisk({path: node.data for path, node in found.files.items()}, found.seed)
+        for node in disk.files.values():
+            node.extent = len(node.data.rstrip(b"\0"))
+        disk.room = self.room
+        return disk
 
 
 class FaultyDisk(MemoryDisk):

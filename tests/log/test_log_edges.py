@@ -137,10 +137,10 @@ def test_damage_that_cannot_be_counted_is_an_error_not_none():
 
 
 def test_events_that_are_of_no_more_use_are_not_reported_as_evicted():
-    """needed_from is asked before each eviction, so that what was acknowledged meanwhile counts as acknowledged."""
+    """needed is asked before each eviction, so that what was acknowledged meanwhile counts as acknowledged."""
     evicted, first = [], {}
     log = open_log(MemoryDisk(), quota_bytes_max=8000, on_evict=lambda kind, stream, first, count: evicted.extend(range(first, first + count)))
-    log.needed_from = lambda: 70         # a position in the midst of a segment
+    log.needed = lambda: [[70, None]]         # a position in the midst of a segment
     while log.tail < 110:
         first[log.append(2, 3, len(first), 1, b"x" * 70)] = len(first)
         assert evicted == [i for position, i in first.items() if 70 <= position < log.tail]

@@ -86,7 +86,7 @@ def forgets_the_steps(state):
 
 
 def cuts_a_record_short(cut_back):
-    return lambda self, state, sequences: cut_back(self, state | {"head": max(self.log.tail, state["head"] - 1)}, sequences)
+    return lambda self, state, *then: cut_back(self, state | {"head": max(self.log.tail, state["head"] - 1)}, *then)
 
 
 def sends_what_is_not_durable(lane):
@@ -97,7 +97,7 @@ MISTAKES = {
     "acknowledges before the sync": (Daemon, "_store", acknowledges_before_the_sync),
     "a lane moves its cursor on send": (Lane, "_count_sent", moves_the_cursor_on_send),
     "windows close again after a start": (core, "capture", forgets_the_watermarks),
-    "an outbox is not cut back": (Outbox, "cut_back", lambda cut_back: lambda self, state, sequences: self.load(state)),
+    "an outbox is not cut back": (Outbox, "cut_back", lambda cut_back: lambda self, state, *then: self.load(state)),
     "a step of the clock counts twice": (Pipeline, "clock_set", counts_a_step_twice),
     "a device's clock makes the others late": (core, "Watermarks", leaks_watermarks),
     "re-timed rows do not say so": (track, "RETIMED", lambda retimed: TRUSTED),
