@@ -13,7 +13,7 @@ import select
 import socket
 
 import paho.mqtt.client as paho
-from memory_disk import MemoryDisk, Node
+from memory_disk import BLOCK, MemoryDisk, Node
 
 from edge.memory import resize, write
 from gateway import lane, shadows, swap, track, upstream
@@ -23,7 +23,6 @@ from gateway.reactor import Reactor
 S = 10**9
 TURN_NS = 50_000                         # of virtual time for a turn that had something to do
 CHUNK = 1 << 16
-BLOCK = 4096                             # of a file system
 START_NS = 1_800_000_000 * S             # true time when a world begins: 2027
 
 
