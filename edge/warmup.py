@@ -70,8 +70,8 @@ class Warmup(Flow):
 
     @property
     def near(self) -> bool:
-        """So little is left that it should not wait for another turn, which would bring more."""
-        return self._position is not None and self._live.journal.head - self._position <= NEAR_RECORDS
+        """So little is left that it should not wait for another turn, which would bring more; and it can be read: what the disk refuses is not in the journal yet."""
+        return self._position is not None and not self._live.journal.waiting and self._live.journal.head - self._position <= NEAR_RECORDS
 
     @property
     def progress(self) -> float:

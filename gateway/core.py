@@ -285,7 +285,7 @@ class Core:
     @property
     def _rests(self) -> bool:
         """Nothing is halfway through, and the disk takes what comes."""
-        return not (self.unsettled or self.pipeline.blocked or any(stream.waiting for stream in self.pipeline.inputs))
+        return not (self.unsettled or self.pipeline.blocked or self.pipeline.journal.waiting or any(stream.waiting for stream in self.pipeline.inputs))
 
     def deploy(self, deployment, *, policy="auto", horizon_ns=None, who="") -> Swap:
         """Ask for a version of a rule, new or in the place of another; `previous` and `configured` are filled in. Raises ConfigError for limits beyond

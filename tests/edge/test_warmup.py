@@ -1,11 +1,13 @@
 """A warm-up takes what the journal has, says what it lacks, and never holds the gateway up or stops a swap."""
 
 import pytest
+from msgspec.structs import replace
 from pipeline_world import RULES, START, S, World, env, modules
 from test_pipeline_damage import damage
 
 from edge._batch import Batch
 from edge._watermark import FORGOTTEN, Watermarks
+from edge.records import TICK
 from edge.schema import Field, Schema
 from edge.warmup import Warmup
 
@@ -138,3 +140,18 @@ def test_closing_names_every_key_in_ticks_of_bounded_size_and_changes_nothing():
     keys = [pair for tick in ticks for pair in tick.watermarks()]
     assert [len(tick.watermarks()) for tick in ticks] == [1024, 1024, 452]
     assert len(dict(keys)) == 2500 and {at for _, at in keys} == {FORGOTTEN} and live.dump() == before
+
+
+def test_it_waits_for_another_turn_when_the_disk_refuses_what_it_is_to_see(modules):
+    """Such a record has a position and cannot be read: to go on until it was seen held the gateway up for ever."""
+    world = World(modules).start()
+    feed(world, 20)
+    made = run_up(warmup(world, 10 * S))
+    journal = world.pipeline.journal
+    journal.part()
+    journal.append(TICK, 0, world.now_ns + S, 0, b"")
+    assert journal.waiting and not made.level and not made.near
+    swap = world.core.deploy(replace(world.core.deployments["tumble"], params=world.core.deployments["tumble"].params | {"length": "6s"}), policy="replay", horizon_ns=10 * S)
+    assert not world.core.busy and not world.core.advance(0.001) and swap.state == "waiting"
+    world.pipeline.sync()
+    assert made.near

@@ -13,7 +13,7 @@ import select
 import socket
 
 import paho.mqtt.client as paho
-from memory_disk import MemoryDisk, Node
+from memory_disk import BLOCK, MemoryDisk, Node
 
 from edge.memory import resize, write
 from gateway.deploy import shadows, swap
@@ -31,12 +31,17 @@ class Cut(BaseException):
     """The power went. Nothing under test may catch it."""
 
 
+def blocks(size):
+    return -(-size // BLOCK)
+
+
 class SimNode(Node):
     """A file that nobody keeps an old state of: what is stable is changed in its place."""
 
     def __init__(self, data=b""):
         super().__init__(data)
         self.stable = bytearray(data)
+        self.blocks = blocks(len(bytes(data).rstrip(b"\0")))       # that it has been given: what is written into these needs no room
 
     def sync(self):
         for kind, offset, piece in self.changes:
@@ -45,10 +50,30 @@ class SimNode(Node):
 
 
 class SimDisk(MemoryDisk):
-    """Raises Cut where the power goes. `faults`: fn(name) -> errno or None, asked before each operation."""
+    """Raises Cut where the power goes. `faults`: fn(name) -> errno or None, asked before each operation. `full`: fn() -> errno or None, asked when a write needs
+    more than the `room` blocks that there are."""
 
     file = SimNode
     faults = staticmethod(lambda name: None)
+    full = staticmethod(lambda: None)
+    room = 0
+
+    def used(self):
+        """Blocks."""
+        return sum(node.blocks for node in self.files.values())
+
+    def pwrite(self, fd, data, offset):
+        path, node = self.open_files[fd]
+        wanted = max(node.blocks, blocks(offset + len(data)))
+        if wanted > node.blocks and (code := self.full()) and self.used() + wanted - node.blocks > self.room:
+            raise OSError(code, errno.errorcode[code], path)
+        node.blocks = wanted
+        return super().pwrite(fd, data, offset)
+
+    def truncate(self, fd, size):
+        super().truncate(fd, size)
+        node = self.open_files[fd][1]
+        node.blocks = min(node.blocks, blocks(size))
 
     def operate(self, name, path=""):
         if self.cut_at is not None and self.operations >= self.cut_at:

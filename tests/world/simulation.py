@@ -162,9 +162,9 @@ class World:
     def _power_gone(self, survival=None):
         self.cuts += 1
         self._end()
-        faults = self.disk.faults
-        self.disk = self.disk.after_cut(self.random.choice((0.0, 0.5, 1.0)) if survival is None else survival)
-        self.disk.faults = faults
+        before = self.disk
+        self.disk = before.after_cut(self.random.choice((0.0, 0.5, 1.0)) if survival is None else survival)
+        self.disk.faults, self.disk.full, self.disk.room = before.faults, before.full, before.room
 
     def lose_power(self, seconds, unset=False):
         """The power goes now, for so long. unset: the wall clock begins in 1970 then."""
@@ -216,10 +216,16 @@ class World:
         """For SimDisk.faults: writes and syncs fail with errno `code`, a share of them, until then."""
         return lambda name: code if self.universe.now_ns < until_ns and name in ("pwrite", "fdatasync", "create", "truncate") and self.random.random() < share else None
 
+    def fill(self, until_ns, code):
+        """The disk is full until then, and says `code`. What becomes free is the gateway's for a turn; then others have it."""
+        self.disk.full = lambda: code if self.universe.now_ns < until_ns else None
+
     def run(self, seconds):
         """So much time goes by."""
         until_ns = self.universe.now_ns + int(seconds * S)
         while self.universe.now_ns < until_ns:
+            if self.disk.full():
+                self.disk.room = self.disk.used()
             try:
                 self.daemon.turn(min(1.0, (until_ns - self.universe.now_ns) / S))
             except Cut:
@@ -288,7 +294,7 @@ class World:
 
     def settle(self, seconds=1200):
         """All is well from now on: until the devices have nothing left and the lanes are empty. Each device is heard once more, so that its windows close."""
-        self.disk.cut_at, self.disk.faults = None, SimDisk.faults
+        self.disk.cut_at, self.disk.faults, self.disk.full = None, SimDisk.faults, SimDisk.full
         self.broker.behaviour, self.broker.reachable = "good", True
         self.wall_error_ns = 0
         for device in self.devices:

@@ -6,7 +6,7 @@ A gateway-year is 365 days in virtual time. Of each day the gateway is awake for
 wires, every operation on its disk); the rest of the day it sleeps, as a suspended machine does: its boot clock goes on, nothing is sent, and timers are late.
 In a year there are about: 60 power cuts, within 40 operations of the disk and at any moment of a start; 12 kills and 12 orderly restarts; 60 uplink outages,
 from seconds to four days; 50 days with an upstream that never acknowledges, acknowledges out of order, refuses, flaps, or sends malformed packets; 24 steps of the
-wall clock of up to 14 days and 6 boots in 1970; 36 days with a disk that refuses (EIO, EROFS) or is full (ENOSPC, EDQUOT); 40 changes of rules; 200 losses of device
+wall clock of up to 14 days and 6 boots in 1970; 24 days with a disk that refuses (EIO, EROFS), and 24 on which it is full (ENOSPC, EDQUOT); 40 changes of rules; 200 losses of device
 links; and 13,000 events of six devices with QoS 0, 1 and 2, of which one is four hours behind, one sends out of order, one twice, one malformed, and one comes
 online every few days with all that it kept.
 
@@ -27,7 +27,6 @@ import oracle
 DAY_S = 86400
 DAYS = 365
 AWAKE_S = 4
-CODES = (errno.EIO, errno.EROFS, errno.ENOSPC, errno.EDQUOT)
 TIGHT = 'quota = "32KiB"\n'              # of the lane telemetry: some days' rows
 SPELLS = ("slow", "mute", "shuffle", "flap", "garbage", "refuse")
 DEVICES = (("clean", 1, 0, ()), ("old", 0, 0, ()), ("exact", 2, 0, ()), ("behind", 1, -4 * 3600, ("disorder",)), ("stutter", 1, 3.0, ("twice", "broken")),
@@ -41,7 +40,7 @@ class Year:
         alerts = random.Random(f"{seed}").choice(("evict-oldest", "backpressure"))
         self.world, self.days = World(seed, folder, CONFIG.replace("priority = 0", f'priority = 0\nfull = "{alerts}"') + TIGHT), 0
         self.random = self.world.random
-        self.figures = dict.fromkeys(("outages", "spells", "clock_steps", "refusing_days", "link_losses", "restarts"), 0)
+        self.figures = dict.fromkeys(("outages", "spells", "clock_steps", "refusing_days", "full_days", "link_losses", "restarts"), 0)
         self._outage_until = 0
 
     def play(self):
@@ -88,10 +87,14 @@ class Year:
             world.broker.cut(random.random() < 0.3)
         rover = world.devices[-1]
         rover.plug() if random.random() < 0.3 else rover.unplug()
-        refusing = random.random() < 0.1
-        self.figures["refusing_days"] += refusing
         until_ns = world.universe.now_ns + int(random.uniform(0.5, 6) * S)
-        world.disk.faults = world.refusing(until_ns, random.choice(CODES), random.choice((1.0, 0.3, 0.02))) if refusing else type(world.disk).faults
+        world.disk.faults = type(world.disk).faults
+        if random.random() < 0.07:
+            self.figures["refusing_days"] += 1
+            world.disk.faults = world.refusing(until_ns, random.choice((errno.EIO, errno.EROFS)), random.choice((1.0, 0.3, 0.02)))
+        if random.random() < 0.07:
+            self.figures["full_days"] += 1
+            world.fill(until_ns, random.choice((errno.ENOSPC, errno.EDQUOT)))
 
     def _something(self):
         world, random = self.world, self.random
