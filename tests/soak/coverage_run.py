@@ -89,7 +89,7 @@ def known() -> dict:
 
 def _known():
     digest = sha256()
-    for path in sorted([*(ROOT / "tests").rglob("*.py"), *(ROOT / "edge").glob("*.py*"), *(ROOT / "gateway").glob("*.py*")]):
+    for path in sorted([*(ROOT / "tests").rglob("*.py"), *(ROOT / "edge").rglob("*.py*"), *(ROOT / "gateway").rglob("*.py*")]):
         if path.parent.name != "soak":
             digest.update(path.read_bytes())
     digest = digest.hexdigest()[:16]
@@ -105,7 +105,7 @@ def copy(folder):
     """The tree, with its extensions as they are installed, in a folder of its own."""
     shutil.rmtree(folder, ignore_errors=True)
     names = subprocess.run(["git", "ls-files", "-co", "--exclude-standard"], cwd=ROOT, capture_output=True, text=True, check=True).stdout.split("\n")
-    built = [str(p.relative_to(ROOT)) for part in ("edge", "gateway", "firmware-sim/firmware_sim") for p in (ROOT / part).glob("*.so")]
+    built = [str(p.relative_to(ROOT)) for part in ("edge", "gateway", "firmware-sim/firmware_sim") for p in (ROOT / part).rglob("*.so")]
     for name in (*names, *built):
         if name and (ROOT / name).is_file() and not name.startswith("docs/"):
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
