@@ -89,8 +89,8 @@ def known() -> dict:
 
 def _known():
     digest = sha256()
-    for path in sorted([*(ROOT / "tests").rglob("*.py"), *(ROOT / "edge").rglob("*.py*"), *(ROOT / "gateway").rglob("*.py*")]):
-        if path.parent.name != "soak":
+    for path in sorted(path for part in ("tests", "edge", "gateway") for path in (ROOT / part).rglob("*.py*")):
+        if path.parent.name != "soak" and path.suffix != ".pyc":
             digest.update(path.read_bytes())
     digest = digest.hexdigest()[:16]
     kept = WORK / f"coverage-{digest}.json"
