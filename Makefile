@@ -5,7 +5,7 @@ VENV ?= .venv
 BIN = $(VENV)/bin
 PYTHONS = $(BIN)/python
 VERSION = $(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
-SOURCES = pyproject.toml $(wildcard edge/*.pyx edge/*.pxd gateway/*/*.pyx gateway/*/*.pxd firmware-sim/firmware_sim/*.pyx firmware-sim/firmware_sim/*.pxd)
+SOURCES = pyproject.toml $(wildcard edge/*.pyx edge/*/*.pyx edge/*.pxd edge/*/*.pxd gateway/*/*.pyx gateway/*/*.pxd firmware-sim/firmware_sim/*.pyx firmware-sim/firmware_sim/*.pxd)
 
 .PHONY: demo test check bench soak spec coverage interop docs build wheels deb test-arm64 advisories clean help
 .DEFAULT_GOAL := help
@@ -75,7 +75,7 @@ $(VENV)/built: $(VENV)/installed $(SOURCES)
 	touch $@
 
 clean:   ## forget what was built
-	rm -rf $(VENV) build dist *.egg-info .pytest_cache .hypothesis edge/*.c edge/*.so gateway/*/*.c gateway/*/*.so
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .hypothesis edge/*.c edge/*.so edge/*/*.c edge/*/*.so gateway/*/*.c gateway/*/*.so
 	rm -f firmware-sim/firmware_sim/*.c firmware-sim/firmware_sim/*.so
 
 include rules/rules.mk

@@ -6,7 +6,7 @@ __all__ = ["Receiver", "decode"]
 def __getattr__(name):
     """Receiver is imported when it is asked for: the daemon has no use for it."""
     if name == "Receiver":
-        from edge.receiver import Receiver
+        from edge.codec.receiver import Receiver
 
         return Receiver
     raise AttributeError(f"module 'edge' has no attribute {name!r}")
@@ -16,7 +16,7 @@ def decode(payload: bytes) -> list[dict]:
     """The rows of a self-contained upstream batch, None where null. Raises UpstreamError.
 
     For exactly-once over many messages, and for row messages, use edge.Receiver."""
-    from edge.codec import BATCH, decode_message
+    from edge.codec.batches import BATCH, decode_message
     from edge.errors import UpstreamError
 
     message = decode_message(payload)

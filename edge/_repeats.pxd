@@ -2,7 +2,7 @@
 """Which events of a stream came before. See _repeats.pyx."""
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 
-from edge._batch cimport Batch
+from edge.columns._batch cimport Batch
 
 cdef struct Slot:                # of a key; its ids follow, ids_max of them
     uint64_t used                # Repeats.clock when an event of the key was last taken

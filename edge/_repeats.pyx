@@ -15,7 +15,7 @@ from libc.string cimport memcpy, memset
 
 import msgpack
 
-from edge._batch cimport BOOL, STR, Batch, Column, is_null
+from edge.columns._batch cimport BOOL, STR, Batch, Column, is_null
 
 cdef extern from *:
     """

@@ -2,7 +2,7 @@
 """Event-time progress of a stream, by key. See _watermark.pyx."""
 from libc.stdint cimport int64_t, uint32_t
 
-from edge._batch cimport Batch
+from edge.columns._batch cimport Batch
 
 cdef struct KeyTime:
     int64_t latest_ns            # largest event time seen, capped at its receive time + skew

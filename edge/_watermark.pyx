@@ -20,8 +20,8 @@ from libc.stdint cimport INT64_MAX, INT64_MIN, int64_t, uint32_t
 
 import msgpack
 
-from edge._batch cimport Batch, Column, is_null
-from edge._batch import Batch as PyBatch
+from edge.columns._batch cimport Batch, Column, is_null
+from edge.columns._batch import Batch as PyBatch
 
 FORGOTTEN = INT64_MAX
 SECOND_NS = 1_000_000_000

@@ -9,8 +9,8 @@ from collections import deque
 
 import msgpack
 
-from edge._payload import memory_of
-from edge.codec import decode_columns, encode_columns
+from edge.codec._payload import memory_of
+from edge.codec.batches import decode_columns, encode_columns
 from edge.errors import DiskError
 
 ROWS_MAX = 65_536

@@ -4,9 +4,9 @@ The stream is journaled and goes by a lane like any other, so a receiver has its
 knows all from the next one.
 """
 
-from edge._batch import Batch
+from edge.columns._batch import Batch
 from edge.ledger import accounts
-from edge.schema import Field, Schema
+from edge.columns.schema import Field, Schema
 
 STREAM = "$ledger"
 SCHEMA = Schema(STREAM, (Field("start", "time"), Field("stop", "time"), Field("kind", "str"), Field("name", "str"), Field("what", "str"), Field("count", "i64")), 1, None, "stop")

@@ -16,10 +16,10 @@ import struct
 import msgpack
 import zstandard
 
-from edge._pages import PAGE_BYTES, changed, fingerprints
+from edge.storage._pages import PAGE_BYTES, changed, fingerprints
 from edge.errors import DiskError
-from edge.log import Log
-from edge.records import between
+from edge.storage.log import Log
+from edge.storage.records import between
 
 PAGES, COMMIT = 1, 2
 PAGES_PER_RECORD = 256

@@ -6,12 +6,12 @@ import msgspec
 from msgspec import Struct
 
 from edge.errors import DiskError
-from edge.limits import Limits
+from edge.host.limits import Limits
 
 
 class Deployment(Struct, frozen=True):
     """rule: its name, also the output stream's. input: the stream it reads. digest: of its module; "" for a configured rule that was removed.
-    limits: arguments of edge.limits.Limits, None for its defaults. lanes: that take its output, beside those whose table names it.
+    limits: arguments of edge.host.limits.Limits, None for its defaults. lanes: that take its output, beside those whose table names it.
     previous: {"digest", "params", "input", "limits"} of the version before, or None. shadow: {"digest", "params"} of one that runs beside it, or None.
     configured: fingerprint of the configuration's entry that it was made over, "" for a rule that was pushed."""
 

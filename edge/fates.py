@@ -15,12 +15,12 @@ from contextlib import suppress
 
 import msgpack
 
-from edge._batch import Batch
-from edge._crc32c import crc32c
-from edge._intake import Intake, Topics
-from edge.codec import encode_columns
+from edge.columns._batch import Batch
+from edge.storage._crc32c import crc32c
+from edge.mqtt._intake import Intake, Topics
+from edge.codec.batches import encode_columns
 from edge.errors import DiskError
-from edge.records import BATCH, FATE, between
+from edge.storage.records import BATCH, FATE, between
 
 RETRYING, RETRIED, UNDONE, DROPPED = "retrying", "retried", "undone", "dropped"
 FATES = (RETRYING, RETRIED, UNDONE, DROPPED)

@@ -6,12 +6,12 @@ feeds it from the journal; a warm-up (edge/warmup.py) feeds a second one from th
 
 import msgpack
 
-from edge._batch import Batch
+from edge.columns._batch import Batch
 from edge._watermark import FORGOTTEN
-from edge.codec import decode_columns
+from edge.codec.batches import decode_columns
 from edge.deferral import Deferral
 from edge.errors import RuleError
-from edge.records import BATCH, CLOCK, GAP, REPEAT, SKIP, TICK
+from edge.storage.records import BATCH, CLOCK, GAP, REPEAT, SKIP, TICK
 
 TRAP, SHARE = "trap", "share"
 JUMP = 1 << 30                       # of sequences, where what comes may not be what was sent; fits a record's count

@@ -6,9 +6,9 @@ its numbers then start behind all that any log may hold.
 
 import json
 
-from edge import whole
+from edge.storage import whole
 from edge.errors import ConfigError, DiskError
-from edge.schema import Schema
+from edge.columns.schema import Schema
 
 VERSION = 1
 NAME = "identity.json"

@@ -12,12 +12,12 @@ The owner says so with take_fresh(), after a sync of the journal; `cleared` is h
 
 import msgpack
 
-from edge._payload import memory_of
-from edge.codec import encode_columns
-from edge.intervals import Intervals
+from edge.codec._payload import memory_of
+from edge.codec.batches import encode_columns
+from edge.codec.intervals import Intervals
 from edge.ledger import Account
-from edge.records import BATCH, GAP, between
-from edge.writer import Writer
+from edge.storage.records import BATCH, GAP, between
+from edge.storage.writer import Writer
 
 STEPS_MAX = 32                       # of the clock that are kept; beyond, the two oldest count as one
 GATHER_ROWS = 4096                   # of all streams

@@ -10,13 +10,13 @@ from contextlib import suppress
 
 import msgpack
 
-from edge._batch import Batch
-from edge.codec import decode_columns, encode_columns
+from edge.columns._batch import Batch
+from edge.codec.batches import decode_columns, encode_columns
 from edge.errors import DiskError
 from edge.fates import conclude
 from edge.flow import SHARE, Flow
-from edge.records import BATCH, CLOCK, DEAD, REPEAT, SCHEMA, SKIP, TICK, letter
-from edge.writer import Writer
+from edge.storage.records import BATCH, CLOCK, DEAD, REPEAT, SCHEMA, SKIP, TICK, letter
+from edge.storage.writer import Writer
 
 
 class Pipeline(Flow):

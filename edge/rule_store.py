@@ -18,9 +18,9 @@ import re
 
 import msgspec
 
-from edge import whole
+from edge.storage import whole
 from edge.errors import DiskError, RuleError
-from edge.module import MODULE_BYTES_MAX, Module
+from edge.host.module import MODULE_BYTES_MAX, Module
 
 VERSION = 1
 CATALOGUE, DEPLOYMENTS = "catalogue.json", "deployments.json"

@@ -7,9 +7,9 @@ What a rule has open when it goes is put out by a copy of it, so the rule itself
 committed by the checkpoint (Pipeline.owed), and only then put into the outboxes.
 """
 
-from edge.codec import encode_columns
+from edge.codec.batches import encode_columns
 from edge.errors import ConfigError, RuleError
-from edge.schema import Schema
+from edge.columns.schema import Schema
 from edge.stage import Stage, Stream
 
 

@@ -10,10 +10,10 @@ out before. What is open stays open, and is complete if all its rows came within
 
 import msgpack
 
-from edge.codec import decode_columns
+from edge.codec.batches import decode_columns
 from edge.errors import DiskError
 from edge.flow import Flow
-from edge.records import BATCH, CLOCK, TICK, between
+from edge.storage.records import BATCH, CLOCK, TICK, between
 from edge.stage import Stage, Stream
 
 LOOK_RECORDS = 64                    # at a time, backwards

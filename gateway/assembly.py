@@ -1,6 +1,6 @@
 """A gateway's parts: the core, and the doors around it that let events in and out."""
 
-from edge._intake import Intake, Topics
+from edge.mqtt._intake import Intake, Topics
 from edge.errors import ConfigError, DiskError
 from gateway import links
 from gateway.clock import Clock

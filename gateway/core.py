@@ -7,20 +7,20 @@ from contextlib import suppress
 
 from msgspec.structs import replace
 
-from edge._decode import Decoder, Router
+from edge.decoding._decode import Decoder, Router
 from edge._repeats import Repeats
 from edge._watermark import Watermarks
 from edge.checkpoint import CheckpointStore
 from edge.books import SCHEMA as LEDGER
 from edge.books import Books
-from edge.cipher import cipher_of
-from edge.compile import Cache
+from edge.storage.cipher import cipher_of
+from edge.host.compile import Cache
 from edge.deployment import Deployment
 from edge.errors import ConfigError, DiskError, RuleError
 from edge.flow import SHARE
 from edge.identity import Identity
-from edge.limits import Limits
-from edge.log import Log
+from edge.host.limits import Limits
+from edge.storage.log import Log
 from edge.pipeline import Pipeline
 from edge.recovery import capture, deployed, journal_position, restore
 from edge.rule_store import RuleStore
@@ -39,7 +39,7 @@ SEGMENT_BYTES = 8 << 20
 
 
 class Core:
-    """config: gateway.config.spec.Config. modules: the real directory of compiled rules. log: gateway.logs.Log. place: where rules live, see edge.compile.Cache.
+    """config: gateway.config.spec.Config. modules: the real directory of compiled rules. log: gateway.logs.Log. place: where rules live, see edge.host.compile.Cache.
 
     lanes: (Outbox, Lane) pairs. deployments: rule -> Deployment, what runs or should; those that are refused are left out and reported
     (`refused`): the rest runs. recover() comes before anything else. on_event: fn(kind, rule, text, **details), told of what happens to rules.

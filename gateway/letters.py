@@ -11,7 +11,7 @@ from contextlib import suppress
 
 from edge import fates
 from edge.errors import DiskError, TidegateError
-from edge.records import DEAD, FATE, between, read_letter
+from edge.storage.records import DEAD, FATE, between, read_letter
 
 LETTERS_MAX = 256                    # a request: they are all journaled in one turn
 BYTES_MAX = 1 << 20

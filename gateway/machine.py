@@ -2,14 +2,14 @@
 
 import time
 
-from edge.disk import Disk
+from edge.storage.disk import Disk
 from gateway.isolation import choice as isolation
 from gateway.logs import Log
 from gateway.reactor import Reactor
 
 
 class Machine:
-    """disk: edge.disk.Disk. reactor: sockets, timers and the monotonic clock. worker: of gateway.isolation.choice.begin()."""
+    """disk: edge.storage.disk.Disk. reactor: sockets, timers and the monotonic clock. worker: of gateway.isolation.choice.begin()."""
 
     def __init__(self, worker=None):
         self.disk, self.reactor, self._worker = Disk(), Reactor(), worker

@@ -15,11 +15,11 @@ import sys
 
 import msgpack
 
-from edge._intake import Intake, Topics
+from edge.mqtt._intake import Intake, Topics
 from edge.books import STREAM
-from edge.codec import LEDGER, json_rows
+from edge.codec.batches import LEDGER, json_rows
 from edge.errors import ConfigError, DiskError, UpstreamError
-from edge.receiver import Receiver
+from edge.codec.receiver import Receiver
 from gateway.ingest.listener import Listener
 
 STATE_VERSION = 1

@@ -1,4 +1,4 @@
-"""Wear: what the gateway writes a day, and how long the card lasts by that. Counted where it is written (edge/log.py), in whole blocks of 4 KiB.
+"""Wear: what the gateway writes a day, and how long the card lasts by that. Counted where it is written (edge/storage/log.py), in whole blocks of 4 KiB.
 
 Not counted: what the file system writes for itself, and what the card's controller makes of it (write amplification); docs/operations.md says what to add.
 """
@@ -9,7 +9,7 @@ YEARS_MAX = 100
 
 
 def wear(logs, uptime_s, endurance_bytes) -> dict:
-    """Of this process. logs: name -> edge.log.Log. Days and years are None while the process is younger than SURE_S."""
+    """Of this process. logs: name -> edge.storage.log.Log. Days and years are None while the process is younger than SURE_S."""
     written = {name: log.written_bytes for name, log in logs.items()}
     total, sure = sum(written.values()), uptime_s >= SURE_S
     day = total / uptime_s * DAY_S if sure else None

@@ -27,7 +27,7 @@ HOSTILE = "120"                  # modules
 # The checksum of every record, by the processor's instruction and by table.
 CHECKSUM = """
 import os
-from edge._crc32c import by_instruction, crc32c, crc32c_by_table
+from edge.storage._crc32c import by_instruction, crc32c, crc32c_by_table
 data = os.urandom(20000)
 assert crc32c(b"123456789") == 0xE3069283 and all(crc32c(data[:n]) == crc32c_by_table(data[:n]) for n in range(0, 20000, 997))
 print("checksums by", "instruction" if by_instruction() else "table")
@@ -35,9 +35,9 @@ print("checksums by", "instruction" if by_instruction() else "table")
 # Rows by stream, encoded as batches: equal digests are equal bytes on the wire. Standard input: the lines of `tidegate rule replay`.
 ENCODE = """
 import hashlib, json, sys
-from edge._batch import Batch
-from edge.codec import encode_batch
-from edge.schema import Field, Schema
+from edge.columns._batch import Batch
+from edge.codec.batches import encode_batch
+from edge.columns.schema import Field, Schema
 streams = {}
 for line in sys.stdin:
     row = json.loads(line)

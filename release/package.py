@@ -30,7 +30,7 @@ import sbom
 ROOT = Path(__file__).resolve().parent.parent
 DEBIAN = ROOT / "release" / "debian"
 ARCHITECTURES = {"aarch64": "arm64", "x86_64": "amd64"}
-FORMATS = {"log": ("edge.segment", "VERSION"), "identity": ("edge.identity", "VERSION"), "checkpoint": ("edge.recovery", "META_VERSION"),
+FORMATS = {"log": ("edge.storage.segment", "VERSION"), "identity": ("edge.identity", "VERSION"), "checkpoint": ("edge.recovery", "META_VERSION"),
            "rules": ("edge.rule_store", "VERSION")}                     # of what lies in a data directory
 SIZE_MAX = 31_000_000                    # beyond Python and wasmtime, before postinst adds 4 MB of byte code: 35 MB installed
 ANOTHER_MAX = 6_000_000                  # and for the extensions of each further Python

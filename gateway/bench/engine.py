@@ -8,7 +8,7 @@ import io
 import resource
 from dataclasses import dataclass
 
-from edge._mqtt import Flow
+from edge.mqtt._mqtt import Flow
 from edge.errors import RuleError
 from gateway.config import reader as config
 from gateway.bench.workload import GATEWAY

@@ -4,10 +4,10 @@ import gc
 import statistics
 import time
 
-from edge._batch import Batch
+from edge.columns._batch import Batch
 from edge._watermark import Watermarks
-from edge.compile import Cache
-from edge.rule import Rule
+from edge.host.compile import Cache
+from edge.host.rule import Rule
 from edge.shadow import part
 from gateway.bench import workload
 from gateway.bench.figure import Figure

@@ -3,9 +3,9 @@
 import importlib
 
 from edge._watermark import Watermarks
-from edge.compile import Cache
-from edge.module import Module
-from edge.rule import Rule
+from edge.host.compile import Cache
+from edge.host.module import Module
+from edge.host.rule import Rule
 from gateway.bench.figure import Figure
 from gateway.bench.inside import decoded
 from tidegate_rules import path

@@ -4,8 +4,8 @@ import json
 import sys
 
 from edge.errors import ConfigError, DiskError
-from edge.jsonlines import identified
-from edge.records import BATCH, DEAD, GAP, SCHEMA
+from edge.codec.jsonlines import identified
+from edge.storage.records import BATCH, DEAD, GAP, SCHEMA
 from edge.times import nanoseconds, timestamp
 from gateway.config import reader as config
 from gateway.inspection.follow import tail

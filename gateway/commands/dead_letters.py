@@ -6,7 +6,7 @@ from collections import deque
 
 from edge.errors import ConfigError, DiskError
 from edge.fates import DROPPED, RETRIED, RETRYING
-from edge.records import DEAD, SCHEMA
+from edge.storage.records import DEAD, SCHEMA
 from gateway import control
 from gateway.letters import LETTERS_MAX
 from gateway.inspection.store import Store, add_place, letter, plain

@@ -7,7 +7,7 @@ import shutil
 from types import SimpleNamespace
 
 from edge.errors import ConfigError, TidegateError
-from edge.records import DEAD
+from edge.storage.records import DEAD
 from gateway import control, links
 from gateway.config import reader as config
 from gateway.doctor import board, broker, certificates, gateway, storage, timekeeping

@@ -30,7 +30,7 @@ def intervals(place) -> list[dict]:
     """Where the books in a data directory's journal came apart. place: what gateway.inspection.store.add_place gives. Raises ConfigError, DiskError."""
     from edge.balance import Balance
     from edge.books import STREAM
-    from edge.records import BATCH, SCHEMA
+    from edge.storage.records import BATCH, SCHEMA
     from gateway.inspection.store import Store
 
     store, balance = Store(place), Balance()

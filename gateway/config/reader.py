@@ -6,7 +6,7 @@ from pathlib import Path
 from edge import tables
 from edge.books import STREAM
 from edge.errors import ConfigError
-from edge.public_key import is_public_key
+from edge.host.public_key import is_public_key
 from gateway.config import spec
 from gateway.config.units import Durability, Duration, Part, Size
 

@@ -16,7 +16,7 @@ import json
 import re
 import time
 
-from edge import whole
+from edge.storage import whole
 from edge.errors import DiskError
 
 FILE = re.compile(r"(\d{8})\.jsonl")

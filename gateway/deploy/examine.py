@@ -55,7 +55,7 @@ class Examination:
         self._began = now
 
     def _module(self):
-        from edge.module import MODULE_BYTES_MAX, Module
+        from edge.host.module import MODULE_BYTES_MAX, Module
 
         path = self.question["path"]
         try:
@@ -100,8 +100,8 @@ class Examination:
             self._passed("version", f"{m.version} after {running['version']}" + (", forced" if m.version <= running["version"] else ""))
 
     def _code(self, module):
-        from edge.compile import Cache
-        from edge.rule import Loaded
+        from edge.host.compile import Cache
+        from edge.host.rule import Loaded
 
         cache = Cache(self.question["cache"])
         code = Loaded(cache.place, cache.load(module))
@@ -109,9 +109,9 @@ class Examination:
         return code
 
     def _binding(self, module, code, plan):
-        from edge.limits import Limits
-        from edge.rule import Rule
-        from edge.schema import Schema
+        from edge.host.limits import Limits
+        from edge.host.rule import Rule
+        from edge.columns.schema import Schema
 
         limits = Limits(**plan["limits"]) if plan["limits"] else None
         rule = Rule(plan["rule"], module, plan["params"], Schema.from_dict(self.question["streams"][plan["input"]]), cache=code, limits=limits)
@@ -121,7 +121,7 @@ class Examination:
     def _samples(self, module, code):
         if not module.cases:
             return
-        from edge import samples, trial
+        from edge.rehearsal import samples, trial
 
         try:
             parsed = samples.parse(module.cases, "the embedded samples")
@@ -138,7 +138,9 @@ class Examination:
 def confine():
     """From here on code of the module runs, in this process: it can reach no more than in the gateway's worker (gateway/isolation/sandbox.py), where the kernel
     sees to that. What is still to be imported is imported before."""
-    from edge import _wasmtime, limits, rule, samples, schema, trial  # noqa: F401
+    from edge.columns import schema
+    from edge.host import _wasmtime, limits, rule
+    from edge.rehearsal import samples, trial  # noqa: F401
     from gateway.isolation import sandbox
 
     try:

@@ -13,7 +13,7 @@ from msgspec.structs import replace
 import tidegate_rules
 from edge.deployment import Deployment
 from edge.errors import ConfigError, RuleError
-from edge.rule import read_module
+from edge.host.rule import read_module
 
 
 class Lineup:

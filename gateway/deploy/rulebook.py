@@ -2,11 +2,11 @@
 
 import functools
 
-from edge.compile import Cache
-from edge.contract import Contract, FieldSource, check_filter
+from edge.host.compile import Cache
+from edge.decoding.contract import Contract, FieldSource, check_filter
 from edge.errors import ConfigError, DiskError, RuleError
 from edge.graph import order
-from edge.rule import Rule
+from edge.host.rule import Rule
 from gateway import keys
 from gateway.config import spec
 from gateway.deploy.lineup import Lineup
@@ -42,7 +42,7 @@ class Rulebook:
     feeds: rule -> the stream it reads. said: what the log should tell."""
 
     def __init__(self, lineup, contracts, cache, store=None):
-        """cache: fn() -> edge.compile.Cache. Raises ConfigError when the configuration's rules feed each other in a circle, DiskError when there
+        """cache: fn() -> edge.host.compile.Cache. Raises ConfigError when the configuration's rules feed each other in a circle, DiskError when there
         is no place for compiled code."""
         self.rules, self.deployments, self.refused, self.feeds, self.said = [], {}, dict(lineup.refused), {}, list(lineup.said)
         self._lineup, self._cache, self._store = lineup, cache, store

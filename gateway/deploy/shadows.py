@@ -10,7 +10,7 @@ from time import perf_counter
 from msgspec.structs import replace
 
 from edge.errors import ConfigError, DiskError, RuleError
-from edge.rule import Rule
+from edge.host.rule import Rule
 from edge.shadow import Shadow, diff
 from edge.warmup import Warmup
 from gateway.deploy.swap import HORIZON_NS, Swap

@@ -3,9 +3,9 @@
 import base64
 from pathlib import Path
 
-from edge import signature
+from edge.host import signature
 from edge.errors import ConfigError, RuleError
-from edge.public_key import is_public_key, public_key
+from edge.host.public_key import is_public_key, public_key
 
 KEY_FILE_BYTES_MAX = 4096
 

@@ -11,7 +11,7 @@ from msgspec.structs import replace
 
 from edge.errors import ConfigError, DiskError, RuleError
 from edge.graph import order
-from edge.rule import Rule
+from edge.host.rule import Rule
 from edge.warmup import Warmup
 
 POLICIES = ("auto", "keep", "replay", "fresh")

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 
 from msgspec.structs import replace
 
-from edge._intake import Intake, Topics
+from edge.mqtt._intake import Intake, Topics
 from edge.errors import ConfigError
 from gateway import links
 from gateway.config import spec

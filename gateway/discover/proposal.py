@@ -8,9 +8,9 @@ from collections import Counter
 
 import msgspec
 
-from edge._batch import Batch
-from edge._decode import Decoder, Router
-from edge._intake import Intake, Topics
+from edge.columns._batch import Batch
+from edge.decoding._decode import Decoder, Router
+from edge.mqtt._intake import Intake, Topics
 from edge.errors import ConfigError
 from gateway.config import spec
 from gateway.deploy import rulebook

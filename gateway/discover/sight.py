@@ -1,6 +1,6 @@
 """What was seen at each place of a stream's payloads, in bounded memory.
 
-A place is a path as edge/contract.py has it: a tuple of member names and element indexes; () is a bare payload. At PATHS_MAX further places are counted in
+A place is a path as edge/decoding/contract.py has it: a tuple of member names and element indexes; () is a bare payload. At PATHS_MAX further places are counted in
 `beyond`; what lies deeper than DEPTH_MAX, or behind the first ELEMENTS_MAX elements of an array, is not looked at.
 """
 

@@ -26,7 +26,7 @@ class Topic:
         self.stride = 1              # every how many-th message is kept
 
     def add(self, payload, flags, received_ns):
-        """Count a message and keep it if it is its turn; the bytes that this takes. flags: edge/_intake.pxd."""
+        """Count a message and keep it if it is its turn; the bytes that this takes. flags: edge/mqtt/_intake.pxd."""
         retained = bool(flags & 4)
         self.count += 1
         self.bytes += len(payload)
@@ -69,7 +69,7 @@ class Survey:
         return sum(topic.bytes for topic in self.topics.values()) + self.beyond_bytes
 
     def add(self, name, payload, flags, received_ns):
-        """A message: topic and payload as they came, flags of edge/_intake.pxd."""
+        """A message: topic and payload as they came, flags of edge/mqtt/_intake.pxd."""
         topic = self.topics.get(name)
         if topic is None:
             if name.startswith(b"$"):

@@ -12,9 +12,9 @@ the receiver drops those.
 
 from time import perf_counter
 
-from edge.codec import decode_columns
+from edge.codec.batches import decode_columns
 from edge.errors import DiskError
-from edge.records import BATCH, between
+from edge.storage.records import BATCH, between
 from gateway.forward.meanings import Meanings
 from gateway.forward.pace import ENCODING_S, Pace
 from gateway.forward.packer import Packer

@@ -9,7 +9,7 @@ from bisect import bisect_right
 import msgpack
 
 from edge.errors import DiskError
-from edge.schema import Schema
+from edge.columns.schema import Schema
 
 
 class Meanings:

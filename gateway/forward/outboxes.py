@@ -14,7 +14,7 @@ segment of a lane stays, so lanes that share may be over their sum by a segment 
 
 import errno
 
-from edge._record import HEADER_BYTES
+from edge.storage._record import HEADER_BYTES
 from edge.books import STREAM as LEDGER
 from edge.outbox import Outbox
 

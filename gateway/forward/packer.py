@@ -1,14 +1,14 @@
 """Packer: a lane's rows become MQTT messages, none longer than the limit.
 
 A stream's batches and gaps go to its topic; single rows go to TOPIC/row, in few bytes, told relative to a context that stands
-retained at TOPIC/context. So each stream's contexts have a scope of their own (edge/receiver.py).
+retained at TOPIC/context. So each stream's contexts have a scope of their own (edge/codec/receiver.py).
 """
 
 import json
 
-from edge.codec import encode_batch, encode_gap, json_rows
-from edge.context import FIELDS_MAX
-from edge.rows import RowEncoder
+from edge.codec.batches import encode_batch, encode_gap, json_rows
+from edge.codec.context import FIELDS_MAX
+from edge.codec.rows import RowEncoder
 
 CONTENT_BATCH = "application/vnd.tidegate"
 CONTEXT_LEVEL, ROW_LEVEL = "/context", "/row"

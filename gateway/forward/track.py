@@ -7,9 +7,9 @@ Memory: at most rows_max rows gather per stream, GATHER times that in all; then 
 from collections import OrderedDict, deque
 from time import perf_counter
 
-from edge.codec import decode_columns
+from edge.codec.batches import decode_columns
 from edge.errors import DiskError
-from edge.records import BATCH, GAP, SCHEMA
+from edge.storage.records import BATCH, GAP, SCHEMA
 from gateway.clock import RETIMED, UNSYNCHRONISED
 
 READ_BYTES = 64 << 10

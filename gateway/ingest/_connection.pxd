@@ -1,8 +1,8 @@
 # cython: language_level=3
 """One device's connection: bytes in, packets dealt with, acknowledgements out. See _connection.pyx."""
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
-from edge._intake cimport Intake
-from edge._mqtt cimport Flow
+from edge.mqtt._intake cimport Intake
+from edge.mqtt._mqtt cimport Flow
 
 cdef class Pool:
     """Memory that all connections of a listener share."""

@@ -15,9 +15,9 @@ from libc.errno cimport EAGAIN, EINTR, errno
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport free, malloc, realloc
 from libc.string cimport memcpy, memmove
-from edge._intake cimport Intake
-from edge._mqtt cimport FAULT_MEMORY, Flow, Frame, STOP_FAULT, STOP_FULL, STOP_MORE, STOP_OTHER, Taken, frame
-from edge._mqtt_session cimport Run
+from edge.mqtt._intake cimport Intake
+from edge.mqtt._mqtt cimport FAULT_MEMORY, Flow, Frame, STOP_FAULT, STOP_FULL, STOP_MORE, STOP_OTHER, Taken, frame
+from edge.mqtt._mqtt_session cimport Run
 import os
 from gateway import secure as ssl
 

@@ -1,9 +1,9 @@
 # cython: language_level=3
 """The tap: PUBLISH out of a broker's byte stream, in bulk. See _tap.pyx."""
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
-from edge._intake cimport Intake
-from edge._mqtt cimport Flow, Frame
-from edge._mqtt_session cimport Run
+from edge.mqtt._intake cimport Intake
+from edge.mqtt._mqtt cimport Flow, Frame
+from edge.mqtt._mqtt_session cimport Run
 
 cdef class Tap:
     cdef object sock

@@ -18,10 +18,10 @@ from libc.errno cimport EAGAIN, EINTR, errno
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport free, malloc
 from libc.string cimport memmove
-from edge._intake cimport Intake
-from edge._mqtt cimport (FAULT_LARGE, FAULT_MEMORY, FAULT_PACKET_ID, Flow, Frame, PUBACK, PUBREC, STOP_FAULT, STOP_FULL,
+from edge.mqtt._intake cimport Intake
+from edge.mqtt._mqtt cimport (FAULT_LARGE, FAULT_MEMORY, FAULT_PACKET_ID, Flow, Frame, PUBACK, PUBREC, STOP_FAULT, STOP_FULL,
                          STOP_LARGE, STOP_MORE, STOP_OTHER, Taken, frame)
-from edge._mqtt_session cimport PacketIds, Run
+from edge.mqtt._mqtt_session cimport PacketIds, Run
 import os
 from gateway import secure as ssl
 

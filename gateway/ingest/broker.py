@@ -11,8 +11,8 @@ are owed it is PACE_OWED_S: a broker has few messages under way (Mosquitto 20 at
 
 from paho.mqtt.subscribeoptions import SubscribeOptions
 
-from edge import mqtt
-from edge._mqtt_session import PacketIds
+from edge.mqtt import packets as mqtt
+from edge.mqtt._mqtt_session import PacketIds
 from edge.errors import ConfigError
 from gateway.ingest._tap import Tap
 from gateway.client import Client

@@ -10,8 +10,8 @@ and the device waits. Nothing is dropped.
 import os
 from gateway import secure as ssl
 
-from edge import mqtt
-from edge._mqtt import Flow
+from edge.mqtt import packets as mqtt
+from edge.mqtt._mqtt import Flow
 from gateway.ingest._connection import CLOSED, FAULT, FULL, MORE, OTHER, Connection
 from gateway.ingest.floods import BURST
 

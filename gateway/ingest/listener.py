@@ -15,7 +15,7 @@ import math
 import socket
 from collections import OrderedDict
 
-from edge._permission import is_forbidden
+from edge.mqtt._permission import is_forbidden
 from edge.errors import ConfigError
 from gateway.ingest._connection import Pool
 from gateway.ingest.device import Device

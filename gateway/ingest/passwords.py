@@ -12,8 +12,8 @@ import os
 import re
 from hmac import compare_digest
 
-from edge import whole
-from edge.disk import Disk
+from edge.storage import whole
+from edge.storage.disk import Disk
 from edge.errors import ConfigError
 from gateway.ingest.entries import entries
 

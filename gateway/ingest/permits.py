@@ -10,8 +10,8 @@ devices hear nothing. A client with a certificate of listener.tls.ca and without
 
 import re
 
-from edge._permission import FILTERS_MAX, Permission
-from edge.contract import check_filter
+from edge.mqtt._permission import FILTERS_MAX, Permission
+from edge.decoding.contract import check_filter
 from edge.errors import ConfigError
 from gateway.ingest.entries import entries
 

@@ -7,8 +7,8 @@ import stat
 import subprocess
 from pathlib import Path
 
-from edge import whole
-from edge.disk import Disk
+from edge.storage import whole
+from edge.storage.disk import Disk
 from edge.errors import ConfigError
 from gateway.config import reader as config
 

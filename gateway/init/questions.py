@@ -7,7 +7,7 @@ import re
 import socket
 import sys
 
-from edge.disk import Disk
+from edge.storage.disk import Disk
 from edge.errors import ConfigError
 from edge.identity import gateway_of
 from gateway.config import address, reader as config

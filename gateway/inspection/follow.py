@@ -5,7 +5,7 @@ import time
 from collections import deque
 
 from edge.errors import ConfigError, DiskError
-from edge.records import SCHEMA
+from edge.storage.records import SCHEMA
 from gateway.inspection.store import plain
 
 POLL_S = 0.5

@@ -1,12 +1,12 @@
-"""`tidegate buffer repair`: mends the logs of a data directory (edge/mending.py) while no gateway has it."""
+"""`tidegate buffer repair`: mends the logs of a data directory (edge/storage/mending.py) while no gateway has it."""
 
 import json
 import os
 import time
 
-from edge.disk import Disk
+from edge.storage.disk import Disk
 from edge.errors import ConfigError, DiskError
-from edge.mending import Mending
+from edge.storage.mending import Mending
 from gateway.inspection.store import plain
 
 

@@ -1,4 +1,4 @@
-"""Slices: a part of a gateway's journal to take along, with all that a replay needs (edge/recording.py), and fields masked on request.
+"""Slices: a part of a gateway's journal to take along, with all that a replay needs (edge/rehearsal/recording.py), and fields masked on request.
 
 A mask is FIELD=HOW or STREAM.FIELD=HOW, HOW one of
     drop          the value is null
@@ -14,14 +14,14 @@ import os
 import re
 import tempfile
 
-from edge import whole
-from edge._batch import Batch
-from edge.codec import encode_columns
-from edge.disk import Disk
+from edge.storage import whole
+from edge.columns._batch import Batch
+from edge.codec.batches import encode_columns
+from edge.storage.disk import Disk
 from edge.errors import ConfigError, DiskError
-from edge.log import Log
-from edge.records import BATCH, CLOCK, SCHEMA, SKIP, TICK
-from edge.recording import SETTINGS, VERSION, Recording, Ruled, Settings, Spans, deployed, pack, slice_settings
+from edge.storage.log import Log
+from edge.storage.records import BATCH, CLOCK, SCHEMA, SKIP, TICK
+from edge.rehearsal.recording import SETTINGS, VERSION, Recording, Ruled, Settings, Spans, deployed, pack, slice_settings
 from gateway.deploy.lineup import Lineup
 
 NO_QUOTA = 1 << 50

@@ -4,8 +4,8 @@ from libc.errno cimport EINTR, errno
 from libc.stdint cimport uint32_t, uint64_t
 from libc.string cimport memcpy, memset
 
-from edge._instance cimport Instance
-from edge._result cimport Result
+from edge.host._instance cimport Instance
+from edge.host._result cimport Result
 from gateway.isolation._channel cimport BEGUN, PAYLOAD, Channel, Head
 from gateway.isolation._channel import DONE, GONE, RUNNING
 

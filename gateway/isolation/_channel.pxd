@@ -2,9 +2,9 @@
 """The shared memory between the daemon and the worker. See _channel.pyx."""
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 
-from edge._batch cimport Batch
-from edge._inputs cimport Inputs
-from edge._result cimport Answers, Result
+from edge.columns._batch cimport Batch
+from edge.host._inputs cimport Inputs
+from edge.host._result cimport Answers, Result
 
 cdef enum:
     PAYLOAD = 128

@@ -16,10 +16,10 @@ from libc.stdlib cimport free, realloc
 from libc.string cimport memcpy, memset
 from cpython.bytes cimport PyBytes_FromStringAndSize
 
-from edge._batch cimport Batch
-from edge._inputs cimport Inputs
-from edge._result cimport IMAGE, Answers, Result
-from edge.plan import Wrong
+from edge.columns._batch cimport Batch
+from edge.host._inputs cimport Inputs
+from edge.host._result cimport IMAGE, Answers, Result
+from edge.host.plan import Wrong
 
 cdef extern from *:
     """
@@ -197,7 +197,7 @@ cdef class Asker(Channel):
             self.busy = False
 
     def read(self, Answers answers, Batch batch) -> Result:
-        """The Result for the batch that process() was given. Raises edge.plan.Wrong."""
+        """The Result for the batch that process() was given. Raises edge.host.plan.Wrong."""
         cdef Result result
         if self.head.size > answers.bytes_max + batch.n // 4 + 64 * <uint64_t>answers.n_outputs + 1024:
             raise Wrong(f"a result of {self.head.size} bytes, the limit of output is {answers.bytes_max}")

@@ -28,7 +28,7 @@ def main() -> int:
 def serve(parent):
     sandbox.prepare(parent)
     lean.leave_out_bindings()
-    from edge import _wasmtime
+    from edge.host import _wasmtime
     from gateway.isolation.hosting import Hosting
     from gateway.isolation._answerer import Answerer
 

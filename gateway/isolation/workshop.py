@@ -1,4 +1,4 @@
-"""The process of the rules, seen from the daemon: a place (see edge/resident.py) whose instances live in a worker that may die at any moment.
+"""The process of the rules, seen from the daemon: a place (see edge/host/resident.py) whose instances live in a worker that may die at any moment.
 
 A Remote has what its instance would need to live again: how it was made, its last image, and the batches since, which it shares with its stage's
 memento. When the worker dies it is started anew, and an instance comes back when it is next asked for something: made, image put in, batches played
@@ -11,12 +11,12 @@ import weakref
 
 import msgpack
 
-from edge._inputs import Inputs
-from edge._result import Answers
-from edge.engine import Unloadable
+from edge.host._inputs import Inputs
+from edge.host._result import Answers
+from edge.host.engine import Unloadable
 from edge.errors import RuleError
-from edge.plan import PLAN_AT, Plan, Wrong
-from edge.schema import Schema
+from edge.host.plan import PLAN_AT, Plan, Wrong
+from edge.columns.schema import Schema
 from edge.stage import MEMENTO_CALLS_MAX, MEMENTO_ROWS_MAX
 from gateway.isolation import _channel as c
 from gateway.isolation.child import Child
@@ -169,7 +169,7 @@ class Code:
 
 
 class Remote:
-    """An instance in the worker: as edge.resident.Resident, to a Rule."""
+    """An instance in the worker: as edge.host.resident.Resident, to a Rule."""
 
     def __init__(self, shop, name, module, code, limits):
         self.name, self.module, self.limits = name, module, limits

@@ -21,7 +21,7 @@ from litestar.openapi.spec import Components, SecurityScheme
 from litestar.params import QueryParameter, RawBody
 
 from edge.errors import TidegateError
-from edge.module import MODULE_BYTES_MAX
+from edge.host.module import MODULE_BYTES_MAX
 from gateway import control
 from gateway.manage.doorkeeper import TYPE, body
 from gateway.requests import CHUNK_BYTES, NoAnswer, fault_of

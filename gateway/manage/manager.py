@@ -12,7 +12,7 @@ import msgspec
 from msgspec import Struct
 
 from edge.errors import TidegateError
-from edge.manifest import duration_ns
+from edge.host.manifest import duration_ns
 from edge.uploads import Uploads
 from gateway.deploy.admission import Admission
 from gateway.deploy.audit import Audit
@@ -45,7 +45,7 @@ class Chunk(Request):
 
 
 class RuleLimits(Request):
-    """As edge.limits.Limits has them."""
+    """As edge.host.limits.Limits has them."""
 
     time_ns: int | None = None
     memory_bytes: int | None = None

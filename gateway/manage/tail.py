@@ -8,7 +8,7 @@ import json
 import time
 from collections import deque
 
-from edge._json_rows import json_rows
+from edge.codec._json_rows import json_rows
 from edge.errors import TidegateError
 from gateway.requests import Unknown
 

@@ -5,9 +5,9 @@ import json
 import sys
 from pathlib import Path
 
-from edge import samples
+from edge.rehearsal import samples
 from edge.errors import ConfigError, RuleError
-from edge.module import CASES_SECTION, MANIFEST_SECTION, Module, with_section
+from edge.host.module import CASES_SECTION, MANIFEST_SECTION, Module, with_section
 from rulec import project, toolchain
 
 

@@ -5,9 +5,9 @@ from pathlib import Path
 import msgspec
 
 from edge.errors import ConfigError
-from edge.module import Module
-from edge.recording import Ruled
-from edge.replay import chain
+from edge.host.module import Module
+from edge.rehearsal.recording import Ruled
+from edge.rehearsal.replay import chain
 
 
 def cast(recording, given, place=None, stream=None, params=()):

@@ -10,7 +10,7 @@ from collections import OrderedDict
 
 from msgspec import Struct
 
-from edge.spelling import row_text
+from edge.rehearsal.spelling import row_text
 
 UNMATCHED_MAX = 100_000
 SIDES = ("old", "new")

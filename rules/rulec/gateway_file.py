@@ -6,8 +6,8 @@ from pathlib import Path
 
 import tidegate_rules
 from edge.errors import ConfigError
-from edge.manifest import duration_ns
-from edge.recording import VERSION, Ruled, Settings, Spans
+from edge.host.manifest import duration_ns
+from edge.rehearsal.recording import VERSION, Ruled, Settings, Spans
 
 SIZES = {"B": 1, "kB": 10**3, "MB": 10**6, "GB": 10**9, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30}
 

@@ -3,9 +3,9 @@
 import os
 from pathlib import Path
 
-from edge import signature
+from edge.host import signature
 from edge.errors import ConfigError, RuleError
-from edge.module import Module
+from edge.host.module import Module
 
 
 def generate(path) -> bytes:

@@ -11,15 +11,15 @@ import tempfile
 import time
 from pathlib import Path
 
-from edge import trial
-from edge._batch import Batch
-from edge._decode import Decoder, Router
-from edge._intake import Intake, Topics
+from edge.rehearsal import trial
+from edge.columns._batch import Batch
+from edge.decoding._decode import Decoder, Router
+from edge.mqtt._intake import Intake, Topics
 from edge._watermark import Watermarks
-from edge.compile import Cache
+from edge.host.compile import Cache
 from edge.errors import ConfigError, RuleError
-from edge.rule import Rule
-from edge.samples import Head
+from edge.host.rule import Rule
+from edge.rehearsal.samples import Head
 
 ROWS = 1024
 DEVICES = 100

@@ -16,8 +16,8 @@ from msgspec import Meta, Struct
 
 from edge import tables
 from edge.errors import ConfigError
-from edge.manifest import Declared, Limits, Manifest, Parameter
-from edge.schema import KINDS, Field, Schema
+from edge.host.manifest import Declared, Limits, Manifest, Parameter
+from edge.columns.schema import KINDS, Field, Schema
 
 FILE = "rule.toml"
 CASES = "cases.samples"

@@ -5,8 +5,8 @@ from pathlib import Path
 from msgspec import Struct
 
 from edge.errors import ConfigError, RuleError
-from edge.module import Module
-from edge.samples import Samples, parse
+from edge.host.module import Module
+from edge.rehearsal.samples import Samples, parse
 
 CASES = "cases.samples"
 

@@ -7,9 +7,9 @@ import w1
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edge._batch import Batch
-from edge._payload import Malformed, batch_of, batch_of_columns, columns_of, payload_of
-from edge.schema import Field, Schema
+from edge.columns._batch import Batch
+from edge.codec._payload import Malformed, batch_of, batch_of_columns, columns_of, payload_of
+from edge.columns.schema import Field, Schema
 
 MANY = 64 << 20
 I64 = st.one_of(

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from edge._batch import Batch
-from edge._payload import batch_of_columns, columns_of
-from edge.schema import Field, Schema
+from edge.columns._batch import Batch
+from edge.codec._payload import batch_of_columns, columns_of
+from edge.columns.schema import Field, Schema
 
 PAGE = (Path(__file__).parents[2] / "docs/format/batch.md").read_text()
 EXAMPLES = re.findall(r"```example\n(\w+): (\[.*?\])(?: by (\[.*\]))?\n(.*)\n```", PAGE)
@@ -34,8 +34,8 @@ def test_examples_of_the_format_page(kind, values, keys, column):
 
 
 def test_the_row_of_the_format_page():
-    from edge.codec import decode_message
-    from edge.context import Context
+    from edge.codec.batches import decode_message
+    from edge.codec.context import Context
 
     schema = Schema("s", (Field("device", "str"), Field("ts", "time"), Field("temp", "f64")), key="device", time="ts")
     context = Context("g", 1, schema, 1000, 0, 0, [(0, 0), (1_700_000_000_000_000_000, 2), (0, 2)], [f"dev-{i + 10:03}" for i in range(9)])

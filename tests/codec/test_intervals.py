@@ -4,7 +4,7 @@ import random
 
 import pytest
 
-from edge.intervals import Intervals
+from edge.codec.intervals import Intervals
 
 
 @pytest.mark.parametrize("seed", range(30))

@@ -13,13 +13,13 @@ from hypothesis import given, settings
 from test_columns import bits_of, tables
 
 import edge
-from edge._batch import Batch
-from edge.codec import (
+from edge.columns._batch import Batch
+from edge.codec.batches import (
     BATCH, CONTEXT, GAP, LEDGER, ROW, decode_columns, decode_message, encode_batch, encode_columns, encode_gap, encode_ledger, json_rows, jsonl,
 )  # fmt: skip
 from edge.errors import DiskError, UpstreamError
-from edge.rows import RowEncoder
-from edge.schema import Field, Schema
+from edge.codec.rows import RowEncoder
+from edge.columns.schema import Field, Schema
 
 HOT = Schema("hot", (Field("device", "str"), Field("ts", "time"), Field("temp", "f64"), Field("seq", "i64")), key="device", time="ts")
 LEDGER_COUNTS = {"env": {"stored": 10, "dead_lettered": 1}, "hot": {"out": 3}}

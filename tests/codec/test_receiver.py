@@ -3,13 +3,13 @@ import random
 
 import pytest
 
-from edge._batch import Batch
-from edge.codec import CONTEXT, GAP, encode_batch, encode_gap
+from edge.columns._batch import Batch
+from edge.codec.batches import CONTEXT, GAP, encode_batch, encode_gap
 from edge.errors import DiskError, UpstreamError
-from edge.intervals import Intervals
-from edge.receiver import Receiver
-from edge.rows import RowEncoder
-from edge.schema import Field, Schema
+from edge.codec.intervals import Intervals
+from edge.codec.receiver import Receiver
+from edge.codec.rows import RowEncoder
+from edge.columns.schema import Field, Schema
 
 SCHEMA = Schema("s", (Field("v", "i64"),))
 

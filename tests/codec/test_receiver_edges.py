@@ -6,18 +6,18 @@ import msgpack
 import pytest
 from test_receiver import SCHEMA, message, sequences
 
-import edge.receiver
-from edge._batch import Batch
+import edge.codec.receiver
+from edge.columns._batch import Batch
 from edge.books import SCHEMA as LEDGER
-from edge.codec import encode_batch, encode_gap, encode_ledger
+from edge.codec.batches import encode_batch, encode_gap, encode_ledger
 from edge.errors import DiskError, UpstreamError
-from edge.receiver import Receiver
-from edge.rows import RowEncoder
-from edge.schema import Field, Schema
+from edge.codec.receiver import Receiver
+from edge.codec.rows import RowEncoder
+from edge.columns.schema import Field, Schema
 
 
 def test_beyond_the_bound_the_epoch_not_fed_for_longest_is_forgotten(monkeypatch):
-    monkeypatch.setattr(edge.receiver, "TRACKS_MAX", 3)
+    monkeypatch.setattr(edge.codec.receiver, "TRACKS_MAX", 3)
     receiver = Receiver()
     for epoch in (1, 2, 3):
         receiver.feed("t/b", message(0, 5, epoch=epoch))
@@ -42,7 +42,7 @@ def contexts(count, name="hot", versions=None):
 
 
 def test_of_a_topics_contexts_the_oldest_is_forgotten_and_its_rows_are_refused(monkeypatch):
-    monkeypatch.setattr(edge.receiver, "CONTEXTS_MAX", 2)
+    monkeypatch.setattr(edge.codec.receiver, "CONTEXTS_MAX", 2)
     receiver, made = Receiver(), contexts(3)
     for context, _ in made[:2]:
         receiver.feed("up/hot/context", context)
@@ -55,7 +55,7 @@ def test_of_a_topics_contexts_the_oldest_is_forgotten_and_its_rows_are_refused(m
 
 
 def test_of_topics_the_oldest_is_forgotten(monkeypatch):
-    monkeypatch.setattr(edge.receiver, "SCOPES_MAX", 2)
+    monkeypatch.setattr(edge.codec.receiver, "SCOPES_MAX", 2)
     receiver, ((context, row),) = Receiver(), contexts(1)
     for topic in ("a", "b", "a", "c"):
         receiver.feed(f"up/{topic}/context", context)
@@ -65,7 +65,7 @@ def test_of_topics_the_oldest_is_forgotten(monkeypatch):
 
 
 def test_the_limits_are_those_that_the_documents_tell():
-    assert (edge.receiver.INTERVALS_MAX, edge.receiver.TRACKS_MAX, edge.receiver.CONTEXTS_MAX, edge.receiver.SCOPES_MAX) == (4096, 65_536, 8, 16_384)
+    assert (edge.codec.receiver.INTERVALS_MAX, edge.codec.receiver.TRACKS_MAX, edge.codec.receiver.CONTEXTS_MAX, edge.codec.receiver.SCOPES_MAX) == (4096, 65_536, 8, 16_384)
 
 
 def test_what_is_refused_changes_nothing():

@@ -1,7 +1,7 @@
 """Workload W1 as rows: 100 devices in turn, small random walks, one event in ten hot (the distributions of the benchmark's generator)."""
 import random
 
-from edge.schema import Field, Schema
+from edge.columns.schema import Field, Schema
 
 SCHEMA = Schema(
     "env",

@@ -7,9 +7,9 @@ from datetime import datetime, timezone
 from decimal import Decimal
 from fractions import Fraction
 
-from edge._batch import Batch
-from edge._decode import Decoder, Router
-from edge._intake import Intake, Topics
+from edge.columns._batch import Batch
+from edge.decoding._decode import Decoder, Router
+from edge.mqtt._intake import Intake, Topics
 
 MISSING = object()
 UNITS = {"s": 10**9, "ms": 10**6, "us": 10**3, "ns": 1}

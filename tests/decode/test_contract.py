@@ -2,9 +2,9 @@
 
 import pytest
 
-from edge._decode import Router
-from edge._intake import Intake, Topics
-from edge.contract import Contract, FieldSource, check_filter, parse_path, topic_matches
+from edge.decoding._decode import Router
+from edge.mqtt._intake import Intake, Topics
+from edge.decoding.contract import Contract, FieldSource, check_filter, parse_path, topic_matches
 from edge.errors import ConfigError
 
 V = FieldSource("v", "f64")

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import contract_oracle as oracle
-from edge.contract import Contract, FieldSource
+from edge.decoding.contract import Contract, FieldSource
 from test_json import CASES, REAL, W1
 
 KINDS = [("f64", None), ("i64", None), ("bool", None), ("str", None), ("time", "s"), ("time", "ms"), ("time", "us"), ("time", "ns"), ("time", "rfc3339")]

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edge._json import loads
+from edge.decoding._json import loads
 
 W1 = b'{"device":"dev-017","ts":1700000000123,"temp":21.53,"hum":40.1,"seq":10000123,"site":"s1","pres":1013.2,"bat":3.71}'
 REAL = [

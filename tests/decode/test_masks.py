@@ -9,12 +9,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edge._batch import Batch
-from edge._decode import Decoder, Router
-from edge._intake import Intake, Topics
-from edge.contract import Contract, FieldSource
+from edge.columns._batch import Batch
+from edge.decoding._decode import Decoder, Router
+from edge.mqtt._intake import Intake, Topics
+from edge.decoding.contract import Contract, FieldSource
 from edge.errors import ConfigError
-from edge.records import DEAD
+from edge.storage.records import DEAD
 from gateway import keys
 from gateway.config import reader as config
 from gateway.commands import buffer, dead_letters

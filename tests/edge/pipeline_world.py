@@ -9,15 +9,15 @@ from memory_disk import MemoryDisk
 from msgspec.structs import replace
 from settings import ENV, GATEWAY, GONE, ONCE, TUMBLE
 
-from edge._intake import Intake, Topics
-from edge.codec import BATCH, ROW
+from edge.mqtt._intake import Intake, Topics
+from edge.codec.batches import BATCH, ROW
 from edge.deployment import Deployment
 from edge.errors import DiskError
 from edge.ledger import accounts, check
-from edge.receiver import Receiver
-from edge.records import CLOCK, DEAD, TICK, read_letter
+from edge.codec.receiver import Receiver
+from edge.storage.records import CLOCK, DEAD, TICK, read_letter
 import gateway.core
-from edge.log import Log
+from edge.storage.log import Log
 from gateway.config.reader import parse
 from gateway.core import Core
 

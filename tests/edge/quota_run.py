@@ -20,11 +20,11 @@ from memory_disk import BLOCK, PowerCut, SmallDisk
 from pipeline_world import S, World
 
 import gateway.daemon
-from edge import codec
-from edge.disk import Disk
+from edge.codec import batches as codec
+from edge.storage.disk import Disk
 from edge.errors import DiskError
 from edge.outbox import Outbox
-from edge.records import BATCH, between
+from edge.storage.records import BATCH, between
 from edge.share import Share
 from gateway.daemon import Daemon
 from gateway.gathering import Gathering

@@ -9,7 +9,7 @@ from pipeline_world import CONFIG, START, S, World, env
 from settings import ONCE
 
 from edge.deployment import Deployment
-from edge.module import Module
+from edge.host.module import Module
 
 RULES = CONFIG + ONCE + """
 [rules.tumble]

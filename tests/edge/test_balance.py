@@ -9,7 +9,7 @@ from settings import ONCE
 
 from edge.balance import FINDINGS_MAX, SPANS_MAX, Balance
 from edge.books import STREAM
-from edge.receiver import Receiver
+from edge.codec.receiver import Receiver
 
 LANES = CONFIG + ONCE + """
 [lanes.alerts]

@@ -2,9 +2,9 @@
 
 from hypothesis import given, strategies as st
 
-from edge._batch import Batch
-from edge._intake import Intake, Topics
-from edge.schema import Field, Schema
+from edge.columns._batch import Batch
+from edge.mqtt._intake import Intake, Topics
+from edge.columns.schema import Field, Schema
 
 ALL = Schema("all", (Field("f", "f64"), Field("i", "i64"), Field("b", "bool"), Field("s", "str"), Field("t", "time")), key="s", time="t")
 I64 = st.integers(-(2**63), 2**63 - 1)

@@ -11,7 +11,7 @@ from test_pipeline_traps import CONFIG, PROCESS, TRAP, events
 
 from edge import backlog
 from edge.deferral import Deferral
-from edge.records import SKIP
+from edge.storage.records import SKIP
 from edge.share import BURST_NS, Share
 
 __all__ = ["modules"]

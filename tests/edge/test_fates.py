@@ -8,7 +8,7 @@ from pipeline_world import CONFIG, World, env, modules, plain
 
 from edge import fates
 from edge.errors import DiskError
-from edge.records import BATCH, DEAD, FATE, between
+from edge.storage.records import BATCH, DEAD, FATE, between
 from gateway.letters import LETTERS_MAX, Letters
 
 __all__ = ["modules"]
@@ -191,7 +191,7 @@ def test_what_is_dropped_stays_whole_and_is_not_retried(modules, files):
 
 
 def test_a_rules_batch_and_what_was_cut_are_refused_with_what_to_do(modules, files):
-    from edge.records import letter
+    from edge.storage.records import letter
 
     world = opened(modules, files)
     dead = world.pipeline.dead

@@ -6,9 +6,9 @@ import pytest
 from memory_disk import BLOCK, FaultyDisk, MemoryDisk, PowerCut, SmallDisk
 from test_outbox import held, kept, made, put
 
-from edge.notices import Notices
-from edge.records import BATCH, GAP
-from edge.segment import Segment
+from edge.storage.notices import Notices
+from edge.storage.records import BATCH, GAP
+from edge.storage.segment import Segment
 
 LANE = {"ranges": [[0, None]], "rows_acked": {}, "rows_dead": {}, "rows_waiting": 2400}
 

@@ -8,9 +8,9 @@ from memory_disk import MemoryDisk, PowerCut
 from pipeline_world import START, S, World, modules
 from settings import GATEWAY
 
-from edge.codec import decode_columns
+from edge.codec.batches import decode_columns
 from edge.errors import RuleError
-from edge.records import SKIP
+from edge.storage.records import SKIP
 
 __all__ = ["modules"]
 

@@ -9,7 +9,7 @@ from pipeline_world import CONFIG, RULES, START, S, World, env, modules, plain, 
 
 from edge.errors import DiskError
 from edge.recovery import FAILED_MAX, META_VERSION, Recovered, capture, deployed, journal_position
-from edge.records import BATCH, GAP, SCHEMA
+from edge.storage.records import BATCH, GAP, SCHEMA
 
 __all__ = ["modules"]
 

@@ -7,10 +7,10 @@ import pytest
 import rule_module as m
 from pipeline_world import modules
 
-from edge._batch import Batch
-from edge.compile import Cache
-from edge.rule import Rule
-from edge.schema import Field, Schema
+from edge.columns._batch import Batch
+from edge.host.compile import Cache
+from edge.host.rule import Rule
+from edge.columns.schema import Field, Schema
 from edge.shadow import CHUNK, SAMPLES, TEXT_MAX, TRAPS_MAX, VALUES_MAX, WINDOW_CALLS, WINDOW_ROWS, Shadow, common, spelled
 
 __all__ = ["modules"]

@@ -11,7 +11,7 @@ from test_pipeline_traps import CONFIG, PROCESS, TRAP, events
 from test_swap import LONGER, uninterrupted
 
 from edge.errors import ConfigError, RuleError
-from edge.records import DEAD, SCHEMA
+from edge.storage.records import DEAD, SCHEMA
 from edge.shadow import TRAPS_MAX
 
 __all__ = ["modules"]

@@ -14,7 +14,7 @@ from settings import ONCE
 
 from edge.deployment import Deployment
 from edge.errors import ConfigError
-from edge.module import Module
+from edge.host.module import Module
 
 __all__ = ["modules"]
 

@@ -2,9 +2,9 @@
 
 from hypothesis import given, strategies as st
 
-from edge._batch import Batch
+from edge.columns._batch import Batch
 from edge._watermark import FORGOTTEN, Watermarks
-from edge.schema import Field, Schema
+from edge.columns.schema import Field, Schema
 
 S = 10**9
 KEYED = Schema("env", (Field("device", "str"), Field("ts", "time")), key="device", time="ts")

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from edge.disk import Disk
+from edge.storage.disk import Disk
 from edge.identity import Identity
 from gateway import cli
 from gateway.config import reader as config

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edge._batch import Batch
-from edge._decode import Decoder, Router
-from edge._intake import Intake, Topics
+from edge.columns._batch import Batch
+from edge.decoding._decode import Decoder, Router
+from edge.mqtt._intake import Intake, Topics
 from gateway.config import reader as config
 from gateway.deploy import rulebook
 from gateway.discover import page, survey

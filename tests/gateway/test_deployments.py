@@ -14,7 +14,7 @@ from pipeline_world import CONFIG, START, S, World, env, modules
 
 from edge.deployment import Deployment
 from edge.errors import ConfigError
-from edge.module import Module
+from edge.host.module import Module
 from edge.recovery import capture
 
 __all__ = ["modules"]

@@ -7,8 +7,8 @@ import pytest
 from memory_disk import MemoryDisk, PowerCut
 from pipeline_world import CONFIG, World, modules, plain
 
-from edge._intake import Intake, Topics
-from edge.records import BATCH
+from edge.mqtt._intake import Intake, Topics
+from edge.storage.records import BATCH
 from edge.share import Share
 from gateway.daemon import Daemon
 from gateway.gathering import ACK_S, Gathering
@@ -75,7 +75,7 @@ def numbers(world):
 
 
 def _rows(world, record):
-    from edge.codec import decode_columns
+    from edge.codec.batches import decode_columns
 
     return decode_columns(record.payload, world.stream("plain").schema).rows()
 

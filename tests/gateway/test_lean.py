@@ -43,7 +43,7 @@ HEAVY = {"argparse", "asyncio", "bz2", "cryptography", "dataclasses", "decimal",
 # Everything that the gateway asks of wasmtime-py, and what its errors ask in turn.
 WASMTIME = """
 import wasmtime
-from edge.engine import engine
+from edge.host.engine import engine
 wasm = wasmtime.wat2wasm('(module (import "env" "f" (func $f (param i32) (result i32))) (memory (export "memory") 1 2) (global (export "g") (mut i64) (i64.const 7))'
                          '(table (export "t") 1 funcref) (func (export "go") (param i32) (result i32) (call $f (local.get 0))) (func (export "trap") unreachable))')
 module = wasmtime.Module.deserialize(engine(), wasmtime.Module(engine(), wasm).serialize())

@@ -119,7 +119,7 @@ def test_certificates_of_listener_broker_and_upstream_change_without_a_restart(t
     sys.path.insert(0, str(__import__("pathlib").Path(__file__).parents[1] / "mqtt"))
     from authority import Authority
 
-    from edge._intake import Intake, Topics
+    from edge.mqtt._intake import Intake, Topics
 
     authority = Authority(tmp_path)
     cert, key = authority.issue("gateway")

@@ -4,7 +4,7 @@ from msgspec.structs import replace
 from pipeline_world import modules
 from test_deployments import DIGESTS, feed, path, spoil, world
 
-from edge.rule import Rule
+from edge.host.rule import Rule
 
 __all__ = ["modules", "path", "world"]
 

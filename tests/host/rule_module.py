@@ -5,9 +5,9 @@ import json
 import wasmtime
 from wasm_bytes import leb
 
-from edge._batch import Batch
-from edge.module import Module
-from edge.schema import Field, Schema
+from edge.columns._batch import Batch
+from edge.host.module import Module
+from edge.columns.schema import Field, Schema
 
 STREAM = Schema("s", (Field("id", "str"), Field("t", "f64", "C"), Field("n", "i64"), Field("ok", "bool"), Field("at", "time")), key="id", time="at")
 AREA = 0x8000                            # the modules below give the host the memory from here on

@@ -7,16 +7,16 @@ import sys
 import pytest
 import wasmtime
 
-from edge.engine import MEMORY_RESERVATION, SETTINGS, engine
-from edge.limits import Limits
+from edge.host.engine import MEMORY_RESERVATION, SETTINGS, engine
+from edge.host.limits import Limits
 
 PAGES = (4 << 10, 16 << 10, 64 << 10)        # of ARM64 kernels; a Raspberry Pi 5's has 16 KiB
 FILL = """
 import json, resource, sys
-from edge.compile import Cache
+from edge.host.compile import Cache
 from edge.errors import RuleError
-from edge.rule import Rule
-from edge.schema import Field, Schema
+from edge.host.rule import Rule
+from edge.columns.schema import Field, Schema
 from tidegate_rules import path
 most, limit, cache = int(sys.argv[1]), int(sys.argv[2]), Cache(sys.argv[3])
 schema = Schema("env", (Field("temp", "f64", ""),))

@@ -6,9 +6,9 @@ import stat
 import pytest
 
 import rule_module as m
-from edge.compile import Cache
+from edge.host.compile import Cache
 from edge.errors import DiskError, RuleError
-from edge.rule import Rule
+from edge.host.rule import Rule
 
 
 def files(directory):
@@ -18,7 +18,7 @@ def files(directory):
 @pytest.fixture
 def compiled(tmp_path, monkeypatch):
     """A cache with one module in it, and how often the compiler has run."""
-    import edge.compile as compile
+    import edge.host.compile as compile
 
     runs, run = [], compile._run_child
     monkeypatch.setattr(compile, "_run_child", lambda module: runs.append(module.digest) or run(module))
@@ -73,7 +73,7 @@ def test_a_disk_that_refuses_is_said(tmp_path):
 
 @pytest.mark.parametrize(("limit", "value"), [("COMPILE_CPU_S", 1), ("COMPILE_BYTES", 200 << 20), ("COMPILE_WALL_S", 0.2)])
 def test_a_module_made_to_exhaust_the_compiler_is_refused(tmp_path, monkeypatch, limit, value):
-    import edge.compile as compile
+    import edge.host.compile as compile
 
     monkeypatch.setattr(compile, limit, value)
     module = m.checked(m.module("(func)" * 60_000))
@@ -83,7 +83,7 @@ def test_a_module_made_to_exhaust_the_compiler_is_refused(tmp_path, monkeypatch,
 
 
 def test_the_cache_is_bounded(tmp_path, monkeypatch):
-    import edge.compile as compile
+    import edge.host.compile as compile
 
     monkeypatch.setattr(compile, "KEPT_MAX", 2)
     cache = Cache(tmp_path / "compiled")

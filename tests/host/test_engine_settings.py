@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import wasmtime
 
-from edge.engine import SETTINGS, engine, new_engine
+from edge.host.engine import SETTINGS, engine, new_engine
 
 ROOT = Path(__file__).parents[2]
 OFF = ["wasm_relaxed_simd", "wasm_threads", "wasm_memory64", "wasm_multi_memory", "wasm_tail_call", "wasm_function_references", "wasm_gc", "wasm_exceptions",

@@ -8,9 +8,9 @@ import pytest
 
 import rule_module as m
 from edge.errors import RuleError
-from edge.limits import Limits
-from edge.plan import Plan, Wrong
-from edge.rule import Rule
+from edge.host.limits import Limits
+from edge.host.plan import Plan, Wrong
+from edge.host.rule import Rule
 
 EMIT_PLAN = [1, 2, 1, m.PLAN + 40, 3, m.PLAN + 56, 0, m.NONE, 0, 0]
 OUTPUTS = f"""{m.text(0x90, "key")} {m.text(0x98, "v")} {m.text(0x9c, "b")}

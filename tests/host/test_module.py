@@ -6,8 +6,8 @@ from hypothesis import given, strategies as st
 
 import rule_module as m
 from edge.errors import RuleError
-from edge.module import Layout, Module
-from edge.rule import Rule
+from edge.host.module import Layout, Module
+from edge.host.rule import Rule
 
 GLOBALS = """(global $a (mut i32) (i32.const -7)) (global (mut i64) (i64.const 1)) (global i32 (i32.const 3)) (global (mut f64) (f64.const 2))
   (global (export "seen") (mut f32) (f32.const 1)) (global (mut v128) (v128.const i32x4 1 2 3 4))"""

@@ -3,7 +3,7 @@
 import pytest
 
 from edge.errors import RuleError
-from edge.module import CASES_BYTES_MAX, CASES_SECTION, SIGNATURE_SECTION, Module, with_section
+from edge.host.module import CASES_BYTES_MAX, CASES_SECTION, SIGNATURE_SECTION, Module, with_section
 from rule_module import MANIFEST, module
 
 

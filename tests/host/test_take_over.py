@@ -7,8 +7,8 @@ from rule_module import STREAM, batch, checked, module, u32
 
 import tidegate_rules
 from edge.errors import RuleError
-from edge.limits import Limits
-from edge.rule import Rule
+from edge.host.limits import Limits
+from edge.host.rule import Rule
 
 SAVED = 0x700                            # where the modules below say what they saved
 SPIN = "(loop $l (br $l)) (unreachable)"

@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 
 import rule_module as m
-from edge import _wasmtime
+from edge.host import _wasmtime
 from edge.errors import RuleError
-from edge.limits import Limits
-from edge.rule import Rule
+from edge.host.limits import Limits
+from edge.host.rule import Rule
 
 LOOP = "(loop $l (br $l)) (i32.const 0)"
 
@@ -86,8 +86,8 @@ import faulthandler, sys
 faulthandler.enable()
 sys.path[:0] = {[str(Path(__file__).parent), str(Path(__file__).parents[2])]}
 import rule_module as m
-from edge.compile import Cache
-from edge.rule import Rule
+from edge.host.compile import Cache
+from edge.host.rule import Rule
 try:
     Rule("probe", m.checked(m.module(process="(i32.load (i32.const 0x7fffffff))")), {{}}, m.STREAM, cache=Cache({str(tmp_path / "c")!r})).process(m.batch())
 except Exception as error:

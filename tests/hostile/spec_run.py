@@ -25,8 +25,8 @@ import rule_module as m
 import wasmtime
 from hostile_run import Run
 
-from edge.code import check
-from edge.engine import engine
+from edge.host.code import check
+from edge.host.engine import engine
 
 PACKAGE = "github.com/tetratelabs/wazero@v1.9.0"
 FOLDERS = ("internal/integration_test/spectest/v1/testdata", "internal/integration_test/spectest/v2/testdata")

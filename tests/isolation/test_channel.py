@@ -13,10 +13,10 @@ import rule_module as m
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from edge._batch import Batch
-from edge.compile import Cache
+from edge.columns._batch import Batch
+from edge.host.compile import Cache
 from edge.errors import RuleError
-from edge.rule import Rule
+from edge.host.rule import Rule
 from gateway.isolation import _channel as c
 from gateway.isolation._answerer import Answerer
 from gateway.isolation.hosting import Hosting

@@ -13,10 +13,10 @@ from pipeline_script import script
 from pipeline_world import START, S, Script, World, modules
 from test_pipeline_traps import CONFIG, PROCESS
 
-from edge.compile import Cache
+from edge.host.compile import Cache
 from edge.errors import RuleError
-from edge.limits import Limits
-from edge.rule import Rule
+from edge.host.limits import Limits
+from edge.host.rule import Rule
 from gateway.isolation import workshop as module
 from gateway.isolation.sandbox import Unconfined
 from gateway.isolation.workshop import Workshop

@@ -4,7 +4,7 @@
 
 A unit is a flip: unit i is bit 64 * (i mod 131072) + (i div 131072 + the seed) mod 64, so the first 131,072 units are every 64th bit and 8,388,608 are all.
 
-What each flip goes through: the product's edge._record.Scan reads the file from the record that holds the bit on, until it has come to two good records at
+What each flip goes through: the product's edge.storage._record.Scan reads the file from the record that holds the bit on, until it has come to two good records at
 their places behind it. These, fields and payload, must be as they were written, and the hit record must be gone (or, in its marker's absence, unseen):
 from there on the scan stands as it stood without the flip, and its state is all that reading depends on. Beside that
 - 1 of FULL flips, 1 of FULL_BLANK in the blank space behind the records, and each one in the segment's header, goes through a start: Log opened on it (in turn with its index and without), everything read,
@@ -28,9 +28,9 @@ from pipeline_world import CONFIG, S, World, env
 from rot_files import beside
 
 import gateway.core
-from edge._record import Scan
-from edge.memory import Memory
-from edge.segment import SEGMENT_HEADER, parse_header
+from edge.storage._record import Scan
+from edge.storage.memory import Memory
+from edge.storage.segment import SEGMENT_HEADER, parse_header
 
 SEGMENT = 1 << 20
 EVERY = 64

@@ -7,7 +7,7 @@ from pipeline_world import World
 from swap_world import AT, ROWS
 
 import gateway.core
-from edge.receiver import Receiver
+from edge.codec.receiver import Receiver
 
 gateway.core.SEGMENT_BYTES = 64 << 10
 MODULES = tempfile.TemporaryDirectory(prefix="tidegate-modules-")

@@ -16,10 +16,10 @@ from module_maker import rule
 from edge.checkpoint import CheckpointStore
 from edge.errors import DiskError, RuleError
 from edge.identity import Identity
-from edge.log import Log
-from edge.module import Module
+from edge.storage.log import Log
+from edge.host.module import Module
 from edge.rule_store import RuleStore
-from edge.schema import Field, Schema
+from edge.columns.schema import Field, Schema
 from edge.uploads import Uploads
 from gateway.deploy.audit import Audit
 

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from memory_disk import SECTOR, FaultyDisk
 
-from edge.memory import File, Memory, resize, write
+from edge.storage.memory import File, Memory, resize, write
 
 PIECES = 4
 

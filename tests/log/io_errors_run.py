@@ -32,7 +32,7 @@ import gateway.core
 from edge.checkpoint import CheckpointStore
 from edge.deployment import Deployment
 from edge.errors import DiskError, RuleError
-from edge.log import Log
+from edge.storage.log import Log
 from edge.uploads import Uploads
 from gateway.deploy.audit import Audit
 

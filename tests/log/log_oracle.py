@@ -1,6 +1,6 @@
 """What a log must hold, said independently of it; and a scenario that makes a log do everything."""
 
-from edge.log import Log
+from edge.storage.log import Log
 
 SEGMENT = 600
 DIRECTORY = "data/log"

@@ -2,7 +2,7 @@
 
 import errno
 
-from edge.memory import File, Memory, resize, write
+from edge.storage.memory import File, Memory, resize, write
 
 SECTOR, BLOCK = 512, 4096
 

@@ -21,7 +21,7 @@ from pipeline_script import script
 from pipeline_world import Script, World
 
 import gateway.core
-from edge.log import Log
+from edge.storage.log import Log
 
 RUN = 25
 STEPS = 120

@@ -9,9 +9,9 @@ from module_maker import rule
 from edge.checkpoint import CheckpointStore
 from edge.errors import RuleError
 from edge.identity import Identity
-from edge.memory import Memory
+from edge.storage.memory import Memory
 from edge.rule_store import RuleStore
-from edge.schema import Field, Schema
+from edge.columns.schema import Field, Schema
 from gateway.deploy.audit import Audit
 
 

@@ -12,12 +12,12 @@ import rot_files
 from crash_states import Found, Recorder
 from memory_disk import FaultyDisk
 
-from edge import whole
-from edge._crc32c import crc32c
-from edge._record import Scan
-from edge.log import Log
+from edge.storage import whole
+from edge.storage._crc32c import crc32c
+from edge.storage._record import Scan
+from edge.storage.log import Log
 from edge.pipeline import Pipeline
-from edge.segment import Segment
+from edge.storage.segment import Segment
 
 
 class Careless(Recorder):

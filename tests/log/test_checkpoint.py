@@ -3,7 +3,7 @@ import random
 import pytest
 from memory_disk import MemoryDisk
 
-from edge._pages import changed, fingerprints
+from edge.storage._pages import changed, fingerprints
 from edge.checkpoint import DELTAS_MAX, CheckpointStore
 
 WHERE = "data/checkpoint"

@@ -9,13 +9,13 @@ import pytest
 from log_oracle import DIRECTORY, Oracle, open_log, read_all
 from memory_disk import FaultyDisk, MemoryDisk, PowerCut
 
-from edge._crc32c import crc32c
-from edge._record import HEADER_BYTES
-from edge.cipher import MARK, Cipher, cipher_of
+from edge.storage._crc32c import crc32c
+from edge.storage._record import HEADER_BYTES
+from edge.storage.cipher import MARK, Cipher, cipher_of
 from edge.errors import ConfigError, DiskError
-from edge.log import Log
-from edge.mending import Mending
-from edge.reading import LogReader
+from edge.storage.log import Log
+from edge.storage.mending import Mending
+from edge.storage.reading import LogReader
 from gateway.config import reader as config
 from gateway.commands import buffer
 from gateway.daemon import Daemon

@@ -6,9 +6,9 @@ import pytest
 from log_oracle import DIRECTORY, open_log, read_all
 from memory_disk import MemoryDisk
 
-from edge._crc32c import crc32c
+from edge.storage._crc32c import crc32c
 from edge.errors import DiskError
-from edge.segment import SEGMENT_HEADER
+from edge.storage.segment import SEGMENT_HEADER
 
 PAYLOADS = [b"payload %d " % i * 5 for i in range(9)]          # three records a segment, positions 0..8 without preamble
 LARGE = {"segment_bytes_max": 1 << 16, "quota_bytes_max": 1 << 20, "preamble": None}

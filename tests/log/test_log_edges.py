@@ -7,8 +7,8 @@ from log_oracle import DIRECTORY, Oracle, open_log, read_all
 from memory_disk import FaultyDisk, MemoryDisk
 
 from edge.errors import DiskError
-from edge.segment import Segment, parse_name
-from edge.writer import Writer
+from edge.storage.segment import Segment, parse_name
+from edge.storage.writer import Writer
 
 
 class Odd(FaultyDisk):

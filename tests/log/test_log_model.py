@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from log_oracle import Oracle, open_log, read_all
 from memory_disk import MemoryDisk
 
-from edge.disk import Disk
-from edge.log import Log
+from edge.storage.disk import Disk
+from edge.storage.log import Log
 
 STEP = st.one_of(
     st.tuples(st.just("append"), st.integers(0, 250)),
@@ -85,8 +85,8 @@ def test_a_log_on_the_real_file_system(tmp_path):
 
 WRITER = """
 import sys
-from edge.disk import Disk
-from edge.log import Log
+from edge.storage.disk import Disk
+from edge.storage.log import Log
 log = Log(Disk(), sys.argv[1], segment_bytes_max=20000, quota_bytes_max=1 << 24)
 while True:
     for _ in range(3):

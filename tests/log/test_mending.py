@@ -6,9 +6,9 @@ import pytest
 from memory_disk import FaultyDisk, MemoryDisk, PowerCut
 
 from edge.errors import DiskError
-from edge.log import Log
-from edge.mending import Mending
-from edge.reading import LogReader
+from edge.storage.log import Log
+from edge.storage.mending import Mending
+from edge.storage.reading import LogReader
 
 D = "log"
 PREAMBLE = [(1, 1, b"what stream 1 means")]

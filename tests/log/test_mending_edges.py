@@ -7,10 +7,10 @@ from memory_disk import FaultyDisk, MemoryDisk
 from test_log_edges import Odd, refused
 from test_mending import FILES, D, damage_of, held, mend, opened, readable, rot
 
-from edge.disk import Disk
+from edge.storage.disk import Disk
 from edge.errors import DiskError
-from edge.mending import Mending
-from edge.reading import LogReader
+from edge.storage.mending import Mending
+from edge.storage.reading import LogReader
 
 
 def files_of(disk):

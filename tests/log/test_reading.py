@@ -7,8 +7,8 @@ from log_oracle import DIRECTORY, open_log
 from memory_disk import FaultyDisk, MemoryDisk
 
 from edge.errors import DiskError
-from edge.reading import BLANK_LOOKS_MAX, LOOKS_MAX, Damage, LogReader
-from edge.segment import MENDED, SEGMENT_HEADER, SKIPS, Segment, parse_name
+from edge.storage.reading import BLANK_LOOKS_MAX, LOOKS_MAX, Damage, LogReader
+from edge.storage.segment import MENDED, SEGMENT_HEADER, SKIPS, Segment, parse_name
 
 
 class Watched(FaultyDisk):
@@ -190,7 +190,7 @@ def test_a_disk_that_refuses_to_read_on_is_an_error():
 def test_a_newer_version_is_refused_by_name():
     from struct import pack
 
-    from edge._crc32c import crc32c
+    from edge.storage._crc32c import crc32c
 
     files = written()
     path = segments_of(files)[1]

@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edge._crc32c import by_instruction, crc32c, crc32c_by_table
-from edge._record import PAYLOAD_BYTES_MAX, SEALED, Scan, decode, encode, fields, is_blank, position_of
+from edge.storage._crc32c import by_instruction, crc32c, crc32c_by_table
+from edge.storage._record import PAYLOAD_BYTES_MAX, SEALED, Scan, decode, encode, fields, is_blank, position_of
 from edge.errors import DiskError
 
 READ_PDU = bytes.fromhex("01c00000000000000000000000000000140000000000040000000014000000182800000000000000" "0200000000000000")

@@ -7,9 +7,9 @@ import pytest
 from log_oracle import open_log, read_all
 from memory_disk import FaultyDisk, MemoryDisk
 
-from edge._crc32c import crc32c
-from edge._record import PREAMBLE, Scan, encode
-from edge.segment import (CONTINUES, MENDED, PLACE_BYTES, SEALED_RECORDS, SEGMENT_HEADER, SKIPS, UNSURE, Segment, merged, parse_header, parse_name, read_at, survey, walk)
+from edge.storage._crc32c import crc32c
+from edge.storage._record import PREAMBLE, Scan, encode
+from edge.storage.segment import (CONTINUES, MENDED, PLACE_BYTES, SEALED_RECORDS, SEGMENT_HEADER, SKIPS, UNSURE, Segment, merged, parse_header, parse_name, read_at, survey, walk)
 
 
 @pytest.mark.parametrize("name", ["0000000a-00000000000000ff-12345678.idx", "0000000a-00000000000000ff-1234567.seg", "0000000a-00000000000000ff.seg", "0000000g-00000000000000ff-12345678.seg",

@@ -7,7 +7,7 @@ import json
 import pytest
 from memory_disk import FaultyDisk, MemoryDisk, PowerCut
 
-from edge import whole
+from edge.storage import whole
 
 PATH = "data/file"
 

@@ -12,7 +12,7 @@ from module_maker import rule
 from rule_module import MANIFEST, STREAM, module, with_manifest
 
 from edge.errors import TidegateError
-from edge.module import CASES_SECTION, Module, with_section
+from edge.host.module import CASES_SECTION, Module, with_section
 from gateway.deploy.admission import WAITING_MAX, Admission
 from gateway.reactor import Reactor
 from rulec import keys

@@ -7,8 +7,8 @@ import pytest
 from fake_core import Box
 from module_maker import rule
 
-from edge._batch import Batch
-from edge.disk import Disk
+from edge.columns._batch import Batch
+from edge.storage.disk import Disk
 from gateway import cli
 from gateway.commands import tail
 from gateway.control import Control

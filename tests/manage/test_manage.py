@@ -10,9 +10,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from module_maker import rule
 
-from edge.disk import Disk
+from edge.storage.disk import Disk
 from edge.errors import ConfigError, DiskError, RuleError, TidegateError
-from edge.module import Module
+from edge.host.module import Module
 from gateway.deploy.jobs import UNFINISHED_MAX
 from gateway.requests import ROUTES
 from rulec import keys

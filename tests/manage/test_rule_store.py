@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 from memory_disk import FaultyDisk, MemoryDisk, PowerCut
 from module_maker import rule
 
-from edge import whole
+from edge.storage import whole
 from edge.errors import DiskError, RuleError
-from edge.module import SIGNATURE_SECTION, Module, with_section
+from edge.host.module import SIGNATURE_SECTION, Module, with_section
 from edge.rule_store import RuleStore
 
 RULES = "data/rules"

@@ -5,7 +5,7 @@ import rule_module as m
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edge._batch import Batch
+from edge.columns._batch import Batch
 from edge.errors import TidegateError
 from gateway.manage.tail import ANSWER_ROWS, EXPIRES_S, RING_ROWS, ROWS_PER_BATCH, ROWS_PER_SECOND, TAPS_MAX, Taps
 

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from memory_disk import FaultyDisk, MemoryDisk
 
 from edge.errors import DiskError, RuleError
-from edge.module import MODULE_BYTES_MAX
+from edge.host.module import MODULE_BYTES_MAX
 from edge.uploads import COUNT_MAX, IDLE_S, Uploads
 
 PLACE = "data/rules/uploads"

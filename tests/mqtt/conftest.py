@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from edge._intake import Intake, Topics
+from edge.mqtt._intake import Intake, Topics
 from gateway.ingest.listener import Listener
 from gateway.reactor import Reactor
 

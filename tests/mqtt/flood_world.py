@@ -5,7 +5,7 @@ import socket
 
 from raw_client import connect_packet, publish
 
-from edge._intake import Intake, Topics
+from edge.mqtt._intake import Intake, Topics
 from gateway.ingest.listener import Listener
 from gateway.reactor import Reactor
 

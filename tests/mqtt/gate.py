@@ -6,7 +6,7 @@ from pathlib import Path
 
 sys.path[:0] = [str(Path(__file__).resolve().parents[2])]
 
-from edge._intake import Intake, Topics
+from edge.mqtt._intake import Intake, Topics
 from gateway.ingest.listener import Listener
 from gateway.reactor import Reactor
 

@@ -20,7 +20,7 @@ sys.path[:0] = [str(HERE), str(HERE.parents[1])]
 
 from gate import Gate
 
-from edge import mqtt
+from edge.mqtt import packets as mqtt
 
 DELIVERY = "delivery to subscribers: the listener has none"
 RETAINED = "retained messages: none are kept"

@@ -3,7 +3,7 @@
 import socket
 import struct
 
-from edge import mqtt
+from edge.mqtt import packets as mqtt
 
 CONNECT_4 = b"\x10\x0d\x00\x04MQTT\x04\x02\x00\x00\x00\x01c"
 

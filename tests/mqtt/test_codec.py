@@ -1,4 +1,4 @@
-"""edge._mqtt and edge.mqtt: what is valid is taken exactly, in any cut; what is not is refused with its section."""
+"""edge.mqtt._mqtt and edge.mqtt.packets: what is valid is taken exactly, in any cut; what is not is refused with its section."""
 
 import pytest
 from hypothesis import given, settings, strategies as st
@@ -8,9 +8,9 @@ from paho.mqtt.enums import CallbackAPIVersion
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 
-from edge import mqtt
-from edge._intake import Intake, Topics
-from edge._mqtt import FAULTS, Flow
+from edge.mqtt import packets as mqtt
+from edge.mqtt._intake import Intake, Topics
+from edge.mqtt._mqtt import FAULTS, Flow
 from edge.errors import DeviceError
 
 MORE, OTHER, FULL, FAULT, LARGE = range(5)
@@ -51,7 +51,7 @@ def publish(topic=b"a/b", payload=b"hello", qos=0, packet_id=7, properties=b"", 
     return mqtt._packet(0x30 | qos << 1 | flags, body + (mqtt._varint(len(properties)) + properties if v5 else b"") + payload)
 
 
-# Topics that a device may have: neither $ at the beginning nor control characters (edge/_permission.pyx).
+# Topics that a device may have: neither $ at the beginning nor control characters (edge/mqtt/_permission.pyx).
 TOPICS = st.text(st.characters(blacklist_characters="+#", blacklist_categories=("Cs", "Cc")), min_size=1, max_size=40).filter(lambda topic: topic[0] != "$")
 MESSAGES = st.lists(st.tuples(TOPICS, st.binary(max_size=300), st.integers(0, 2), st.booleans(), st.booleans()), min_size=1, max_size=8)
 

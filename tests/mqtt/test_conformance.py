@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from raw_client import Raw, connect_packet, connect_with, expiry, payloads, publish, refused, states, subscribe
 
-from edge import mqtt
+from edge.mqtt import packets as mqtt
 
 BOTH = pytest.mark.parametrize("version", [4, 5])
 

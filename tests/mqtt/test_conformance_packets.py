@@ -3,7 +3,7 @@
 import pytest
 from raw_client import Raw, connect_packet, payloads, publish, refused, states, subscribe
 
-from edge import mqtt
+from edge.mqtt import packets as mqtt
 from gateway.ingest import parting
 
 BOTH = pytest.mark.parametrize("version", [4, 5])

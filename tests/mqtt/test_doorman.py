@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from raw_client import Raw, payloads, publish
 
-from edge import mqtt
+from edge.mqtt import packets as mqtt
 from edge.errors import ConfigError
 from gateway.ingest import passwords
 from gateway.client import Client

@@ -10,7 +10,7 @@ import threading
 import pytest
 from raw_client import CONNECT_4, Raw, connect_packet, payloads, publish, states
 
-from edge import mqtt
+from edge.mqtt import packets as mqtt
 from gateway.client import Client
 
 

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from edge._crc32c import crc32c
-from edge.disk import Disk
+from edge.storage._crc32c import crc32c
+from edge.storage.disk import Disk
 from edge.errors import DiskError
-from edge.log import Log
-from edge.reading import LogReader
+from edge.storage.log import Log
+from edge.storage.reading import LogReader
 from edge.times import nanoseconds, timestamp
 from written_world import START_NS, STEP_NS, World, answer, fingerprint, tidegate
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from edge.records import LETTER_BYTES_MAX
+from edge.storage.records import LETTER_BYTES_MAX
 from edge.times import timestamp
 from written_world import START_NS, STEP_NS, World, answer, tidegate
 

@@ -6,9 +6,9 @@ import sys
 import pytest
 
 import edge
-from edge._batch import Batch
-from edge.codec import encode_batch
-from edge.schema import Field, Schema
+from edge.columns._batch import Batch
+from edge.codec.batches import encode_batch
+from edge.columns.schema import Field, Schema
 
 
 def test_decode_and_receiver_are_there_after_one_import():

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from edge.disk import Disk
+from edge.storage.disk import Disk
 from gateway.inspection import store
 from gateway.commands.buffer import _ROWS
 from gateway.inspection.follow import tail

@@ -5,14 +5,14 @@ import json
 import os
 from pathlib import Path
 
-from edge._decode import Decoder, Router
-from edge._intake import Intake, Topics
+from edge.decoding._decode import Decoder, Router
+from edge.mqtt._intake import Intake, Topics
 from edge._watermark import Watermarks
-from edge.contract import Contract, FieldSource
-from edge.disk import Disk
+from edge.decoding.contract import Contract, FieldSource
+from edge.storage.disk import Disk
 from edge.errors import RuleError
 from edge.identity import Identity
-from edge.log import Log
+from edge.storage.log import Log
 from edge.outbox import Outbox
 from edge.pipeline import Pipeline
 from edge.stage import Stage, Stream

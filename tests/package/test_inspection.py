@@ -7,7 +7,7 @@ import inspection
 import package_build
 import pytest
 
-EXTENSION = next((package_build.ROOT / "edge").glob(f"_crc32c*{sysconfig.get_config_var('EXT_SUFFIX')}"), None)
+EXTENSION = next((package_build.ROOT / "edge/storage").glob(f"_crc32c*{sysconfig.get_config_var('EXT_SUFFIX')}"), None)
 pytestmark = pytest.mark.skipif(EXTENSION is None or "x86_64" not in EXTENSION.name, reason="needs the extensions of an x86-64 build")
 
 

@@ -81,14 +81,14 @@ def test_the_installed_package_makes_rules(environment, tmp_path):
 def test_a_notebook_needs_one_import(environment, tmp_path):
     script = """
 import edge, sys
-assert "edge.receiver" not in sys.modules and "edge.codec" not in sys.modules
-from edge._batch import Batch
-from edge.codec import encode_batch
-from edge.schema import Field, Schema
+assert "edge.codec.receiver" not in sys.modules and "edge.codec.batches" not in sys.modules
+from edge.columns._batch import Batch
+from edge.codec.batches import encode_batch
+from edge.columns.schema import Field, Schema
 batch = Batch.from_rows(Schema("s", (Field("v", "i64"),)), [{"v": 1}, {"v": None}], first_sequence=7)
 message = encode_batch(batch, gateway="g", epoch=1)
 assert edge.decode(message) == [{"v": 1}, {"v": None}]
 assert len(edge.Receiver().feed("g/l/s", message).batch) == 2
-assert edge.Receiver.__module__ == "edge.receiver"
+assert edge.Receiver.__module__ == "edge.codec.receiver"
 """
     call(environment / "python", "-c", script, cwd=tmp_path)

@@ -6,7 +6,7 @@ import sys
 import pytest
 
 from edge.errors import ConfigError, RuleError
-from edge.module import Module
+from edge.host.module import Module
 from gateway import cli
 from rulec import build, toolchain
 from rulec.scaffold import ENDINGS, scaffold

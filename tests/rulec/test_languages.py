@@ -6,14 +6,14 @@ from pathlib import Path
 
 import pytest
 
-from edge import samples, trial
-from edge._batch import Batch
+from edge.rehearsal import samples, trial
+from edge.columns._batch import Batch
 from edge._watermark import Watermarks
-from edge.compile import Cache
+from edge.host.compile import Cache
 from edge.errors import ConfigError
-from edge.module import Module
-from edge.rule import Rule
-from edge.schema import Field, Schema
+from edge.host.module import Module
+from edge.host.rule import Rule
+from edge.columns.schema import Field, Schema
 from rulec.build import build
 from rulec.scaffold import ENDINGS, scaffold
 

@@ -5,8 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edge.errors import ConfigError
-from edge.manifest import Manifest
-from edge.schema import Field
+from edge.host.manifest import Manifest
+from edge.columns.schema import Field
 from rulec import project
 
 GOOD = """

@@ -10,7 +10,7 @@ import wasmtime
 from rule_harness import RULES, Refused, Rows, Rule
 from wasm_bytes import leb, sections
 
-from edge.module import Module
+from edge.host.module import Module
 
 ziglang = pytest.importorskip("ziglang", reason="the C rules are built with ziglang==0.17.1: pip install ziglang==0.17.1")
 FLAGS = [*(RULES / "c" / "flags").read_text().split(), "-Werror"]

@@ -1,6 +1,6 @@
 import pytest
 
-from edge.compile import Cache
+from edge.host.compile import Cache
 
 
 @pytest.fixture(scope="session")

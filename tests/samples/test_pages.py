@@ -7,9 +7,9 @@ import pytest
 import tidegate_rules
 from rule_module import module
 
-from edge.module import Module
-from edge.samples import WORDS, parse
-from edge.trial import explain, run
+from edge.host.module import Module
+from edge.rehearsal.samples import WORDS, parse
+from edge.rehearsal.trial import explain, run
 
 PAGES = Path(__file__).resolve().parents[2] / "docs/rules"
 BLOCKS = [pytest.param(name, text, id=f"{page.stem}-{i}-{name}") for page in sorted(PAGES.glob("*.md"))

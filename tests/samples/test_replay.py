@@ -7,10 +7,10 @@ from pipeline_script import script
 from pipeline_world import World, modules
 from test_pipeline_traps import GROW, LOOP, NONSENSE, TRAP, config, play
 
-from edge.compile import Cache
-from edge.records import BATCH, SCHEMA
-from edge.recording import Recording, Ruled, Settings, Spans
-from edge.replay import Player
+from edge.host.compile import Cache
+from edge.storage.records import BATCH, SCHEMA
+from edge.rehearsal.recording import Recording, Ruled, Settings, Spans
+from edge.rehearsal.replay import Player
 from gateway.config.reader import parse
 
 __all__ = ["config", "modules"]

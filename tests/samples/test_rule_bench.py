@@ -7,7 +7,7 @@ import pytest
 import rule_module as m
 import tidegate_rules
 
-from edge.module import CASES_SECTION, with_section
+from edge.host.module import CASES_SECTION, with_section
 from gateway.cli import main
 
 

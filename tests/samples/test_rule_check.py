@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from wasm_bytes import without
 
 from edge.errors import RuleError
-from edge.module import CASES_SECTION, SIGNATURE_SECTION, Module, problems, with_section
+from edge.host.module import CASES_SECTION, SIGNATURE_SECTION, Module, problems, with_section
 from gateway.cli import main
 
 WINDOW = tidegate_rules.path("window")

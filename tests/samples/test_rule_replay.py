@@ -7,7 +7,7 @@ import pytest
 import tidegate_rules
 from pipeline_world import RULES, START, S, World, env, modules
 
-from edge.disk import Disk
+from edge.storage.disk import Disk
 from edge.times import timestamp
 from gateway.cli import main
 

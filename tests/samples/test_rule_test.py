@@ -8,7 +8,7 @@ import pytest
 import tidegate_rules
 from wasm_bytes import without
 
-from edge.module import CASES_SECTION, with_section
+from edge.host.module import CASES_SECTION, with_section
 from gateway.cli import main
 
 WASM = tidegate_rules.path("threshold").read_bytes()

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edge.errors import ConfigError
-from edge.samples import WORDS, parse
+from edge.rehearsal.samples import WORDS, parse
 
 HEAD = "FIELD device str\nFIELD ts time ms\nFIELD temp f64 optional unit °C\nKEY device\nTIME ts\n"
 CASE = HEAD + 'CASE one\nIN {"device": "a", "ts": 1, "temp": 2}\n'

@@ -11,8 +11,8 @@ from pipeline_world import START, S, modules
 from test_rule_replay import at_work, replay, rows, site, tidegate
 
 from edge.errors import TidegateError
-from edge.recording import open_recording
-from edge.replay import Player
+from edge.rehearsal.recording import open_recording
+from edge.rehearsal.replay import Player
 from edge.times import timestamp
 
 __all__ = ["modules", "site", "tidegate"]

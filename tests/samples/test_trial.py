@@ -9,12 +9,12 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from rule_module import ABOVE_4, module
 
-from edge.contract import Contract, FieldSource
+from edge.decoding.contract import Contract, FieldSource
 from edge.errors import ConfigError
-from edge.module import Module
-from edge.samples import parse
-from edge.stand import S, Stand
-from edge.trial import explain, run, updated
+from edge.host.module import Module
+from edge.rehearsal.samples import parse
+from edge.rehearsal.stand import S, Stand
+from edge.rehearsal.trial import explain, run, updated
 
 HEAD = "FIELD device str\nFIELD ts time ms\nFIELD temp f64 optional\nKEY device\nTIME ts\n"
 WINDOW = HEAD + 'PARAM length = "10s"\nPARAM fields = ["temp"]\nPARAM functions = ["count", "sum"]\n'

@@ -6,7 +6,7 @@ where the functions get their new code; then come the tests that run its stateme
 so does a child that runs for too long or falls over. What survives, and changes nothing that anybody can see, stands in equivalent.toml with the reason. A mutant's
 share is the hash of what it is, so that a part of them is a fair sample.
 
-    python tests/soak/mutants_run.py --first 0 --count 10 [--only edge/log.py ...] [--trust]        the mutants of shares 0 to 9 of 100
+    python tests/soak/mutants_run.py --first 0 --count 10 [--only edge/storage/log.py ...] [--trust]        the mutants of shares 0 to 9 of 100
 
 Each outcome is kept in .soak/mutants.jsonl. One of the same code and tests is not tried again; with --trust, none that was killed while the module was as it is now.
 """

@@ -12,7 +12,7 @@ import coverage_run
 from proven import CYTHON_TESTS
 
 PLANTED = coverage_run.WORK / "planted"
-RECORD, CRC, PAGES = "edge/_record.pyx", "edge/_crc32c.pyx", "edge/_pages.pyx"
+RECORD, CRC, PAGES = "edge/storage/_record.pyx", "edge/storage/_crc32c.pyx", "edge/storage/_pages.pyx"
 MISTAKES = (                         # (module, what stands there once, what is put in its place)
     (RECORD, "h.position >= self.expected", "h.position > self.expected"),
     (RECORD, "h.position >= self.expected", "True"),

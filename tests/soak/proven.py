@@ -2,10 +2,10 @@
 changed in it (mutants_run.py). docs/reliability.md has the figures."""
 
 PYTHON = (
-    "edge/log.py", "edge/segment.py", "edge/opening.py", "edge/reader.py", "edge/reading.py", "edge/writer.py", "edge/mending.py", "edge/whole.py", "edge/notices.py", "edge/records.py",
-    "edge/recovery.py", "edge/checkpoint.py", "edge/outbox.py", "edge/receiver.py", "edge/intervals.py", "gateway/receive.py",
+    "edge/storage/log.py", "edge/storage/segment.py", "edge/storage/opening.py", "edge/storage/reader.py", "edge/storage/reading.py", "edge/storage/writer.py", "edge/storage/mending.py", "edge/storage/whole.py", "edge/storage/notices.py", "edge/storage/records.py",
+    "edge/recovery.py", "edge/checkpoint.py", "edge/outbox.py", "edge/codec/receiver.py", "edge/codec/intervals.py", "gateway/receive.py",
 )
-CYTHON = ("edge/_record.pyx", "edge/_crc32c.pyx", "edge/_pages.pyx")
+CYTHON = ("edge/storage/_record.pyx", "edge/storage/_crc32c.pyx", "edge/storage/_pages.pyx")
 
 TESTS = (                            # the quick ones first: a mutant is tried on them in this order
     "tests/log/test_segment.py", "tests/log/test_whole.py", "tests/log/test_log_edges.py", "tests/log/test_log_sizes.py", "tests/log/test_reading.py", "tests/log/test_checkpoint_edges.py", "tests/log/test_corruption.py",

@@ -41,33 +41,33 @@ def test_what_is_excused_has_a_reason_and_a_line():
 
 def test_mutants_are_fair_and_each_changes_what_runs():
     pytest.importorskip("cosmic_ray", reason="cosmic-ray is not installed")
-    source = (ROOT / "edge/writer.py").read_text()
-    made = list(mutants_run.mutants("edge/writer.py", range(100)))
+    source = (ROOT / "edge/storage/writer.py").read_text()
+    made = list(mutants_run.mutants("edge/storage/writer.py", range(100)))
     assert len({m.text for m in made}) == len(made) > 5
     for mutant in made:
         assert source.splitlines()[mutant.line - 1].strip() == mutant.was.splitlines()[0].strip()
         assert ast.dump(ast.parse(mutant.text)) != ast.dump(ast.parse(source))
-    parts = [str(m) for share in range(0, 100, 20) for m in mutants_run.mutants("edge/writer.py", range(share, share + 20))]
+    parts = [str(m) for share in range(0, 100, 20) for m in mutants_run.mutants("edge/storage/writer.py", range(share, share + 20))]
     assert sorted(parts) == sorted(map(str, made)), "the shares together are all of them"
 
 
 def test_a_mutant_is_put_into_what_runs_and_into_what_was_imported_from_it():
     import types
 
-    import edge.intervals
+    import edge.codec.intervals
 
-    path, source = "edge/intervals.py", (ROOT / "edge/intervals.py").read_text()
-    module = types.ModuleType("edge.intervals")
+    path, source = "edge/codec/intervals.py", (ROOT / "edge/codec/intervals.py").read_text()
+    module = types.ModuleType("edge.codec.intervals")
     exec(compile(source, path, "exec"), vars(module))
-    real = mutants_run.sys.modules["edge.intervals"]
+    real = mutants_run.sys.modules["edge.codec.intervals"]
     try:
-        mutants_run.sys.modules["edge.intervals"] = module
+        mutants_run.sys.modules["edge.codec.intervals"] = module
         user = module.Intervals
         mutants_run.put_in(path, source, source.replace("sum(self.stops) - sum(self.starts)", "sum(self.stops) + sum(self.starts)").replace("count_max: int = 4096", "count_max: int = 7"))
         assert user([(1, 3)]).total == 4 and user().count_max == 7
     finally:
-        mutants_run.sys.modules["edge.intervals"] = real
-    assert edge.intervals.Intervals([(1, 3)]).total == 2
+        mutants_run.sys.modules["edge.codec.intervals"] = real
+    assert edge.codec.intervals.Intervals([(1, 3)]).total == 2
 
 
 def test_the_page_says_what_was_measured(monkeypatch):

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import duckdb
 from values import random_value
 
-from edge.schema import Field, Schema
+from edge.columns.schema import Field, Schema
 
 SECOND = 10**9
 STREAM = Schema("env", (Field("device", "str"), Field("ts", "time"), Field("seq", "i64"), Field("a", "f64"), Field("b", "f64"), Field("i", "i64"), Field("j", "i64"),

@@ -2,14 +2,14 @@
 
 import wasmtime
 
-from edge._batch import Batch
+from edge.columns._batch import Batch
 from edge._watermark import Watermarks
-from edge.code import check
-from edge.engine import engine
-from edge.module import Module
-from edge.resident import Here
-from edge.rule import Rule
-from edge.schema import Field, Schema
+from edge.host.code import check
+from edge.host.engine import engine
+from edge.host.module import Module
+from edge.host.resident import Here
+from edge.host.rule import Rule
+from edge.columns.schema import Field, Schema
 from rulec import sql
 
 SECOND = 10**9
@@ -20,7 +20,7 @@ PLAIN = Schema("env", (Field("temp", "f64"), Field("n", "i64"), Field("at", "tim
 
 
 class InThisProcess:
-    """Instead of edge.compile.Cache: the same compiler and settings, without a child and a disk."""
+    """Instead of edge.host.compile.Cache: the same compiler and settings, without a child and a disk."""
 
     place = Here()
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from query_world import ENV, PLAIN
 
 from edge.errors import ConfigError, RuleError
-from edge.schema import Field, Schema
+from edge.columns.schema import Field, Schema
 from rulec import sql
 from rulec.sql import reference
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from query_world import ENV, World
 
-from edge.module import Module, Reader
+from edge.host.module import Module, Reader
 from rulec import sql
 from rulec.sql.template import CODE, UNREACHABLE, template
 

@@ -25,7 +25,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "soak"))
 from campaign import main  # first: it finds the other folders
 import packet_shapes as shapes
 
-from edge._mqtt import Flow
+from edge.mqtt._mqtt import Flow
 from gateway.config import reader as config
 from gateway.bench import workload
 from gateway.bench.sink import Sink

@@ -20,8 +20,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "soak"))
 from campaign import main  # first: it finds the other folders
 from memory_run import settled
 
-from edge._intake import Intake, Topics
-from edge.disk import Disk
+from edge.mqtt._intake import Intake, Topics
+from edge.storage.disk import Disk
 from gateway.bench import rig, workload
 from gateway.config.reader import parse
 from gateway.core import Core

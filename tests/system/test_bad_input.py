@@ -199,7 +199,7 @@ def test_a_data_directory_of_a_newer_version(site, devices):
 
 def newer(segment):
     """The segment with format version 99 in its header, and a right checksum."""
-    from edge._crc32c import crc32c
+    from edge.storage._crc32c import crc32c
 
     header = bytearray(segment[:28])
     header[8:10] = (99).to_bytes(2, "little")

@@ -7,8 +7,8 @@ import time
 
 import paho.mqtt.client as paho
 import pytest
-from edge.codec import json_rows
-from edge.receiver import Receiver
+from edge.codec.batches import json_rows
+from edge.codec.receiver import Receiver
 
 from count_world import HEAD, LANE, LISTENER, STREAM, UPSTREAM, Device
 from site_world import free_port

@@ -1,4 +1,4 @@
-"""An outbox log in memory, with the interface of edge.log.Log that a lane reads."""
+"""An outbox log in memory, with the interface of edge.storage.log.Log that a lane reads."""
 
 
 class Record:

@@ -4,10 +4,10 @@ import json
 import random
 
 import pytest
-from edge._batch import Batch
-from edge.codec import encode_columns
+from edge.columns._batch import Batch
+from edge.codec.batches import encode_columns
 from edge.errors import ConfigError
-from edge.records import BATCH, GAP
+from edge.storage.records import BATCH, GAP
 from gateway.forward.lane import Lane
 from gateway.forward.policy import Policy
 

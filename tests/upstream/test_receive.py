@@ -10,13 +10,13 @@ from pathlib import Path
 
 import msgpack
 import pytest
-from edge._batch import Batch
-from edge.codec import encode_ledger
-from edge.disk import Disk
+from edge.columns._batch import Batch
+from edge.codec.batches import encode_ledger
+from edge.storage.disk import Disk
 from edge.errors import ConfigError
-from edge.log import Log
-from edge.records import GAP, SCHEMA
-from edge.schema import Field, Schema
+from edge.storage.log import Log
+from edge.storage.records import GAP, SCHEMA
+from edge.columns.schema import Field, Schema
 from gateway import client
 from gateway.reactor import Reactor
 from gateway.receive import Receive
@@ -186,8 +186,8 @@ def test_own_fields_win_over_identity_names_and_receive_time_stands_where_there_
     receive = Receive(reactor, "127.0.0.1", 0, out)
     s = Source(age_ms=0, streams={7: odd})
     up = connect(reactor, receive.port, s)
-    from edge.codec import encode_columns
-    from edge.records import BATCH
+    from edge.codec.batches import encode_columns
+    from edge.storage.records import BATCH
     batch = Batch.from_rows(odd, [{"stream": "mine", "sequence": -1}] * 2, first_sequence=0, received_ns=42)
     s.log.append(BATCH, 7, 0, 2, encode_columns(batch))
     s.lane.wake(2)

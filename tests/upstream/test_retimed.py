@@ -1,10 +1,10 @@
 """What was stored by a clock that was not set leaves with its time put right, where that can be known, and says which it is. docs/adr/0013"""
 
 import pytest
-from edge._batch import Batch
-from edge.codec import decode_message, encode_columns
-from edge.disk import Disk
-from edge.log import Log
+from edge.columns._batch import Batch
+from edge.codec.batches import decode_message, encode_columns
+from edge.storage.disk import Disk
+from edge.storage.log import Log
 from edge.outbox import STEPS_MAX, Outbox
 from edge.stage import Stream
 from gateway.clock import RETIMED, TRUSTED, UNSYNCHRONISED

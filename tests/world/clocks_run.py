@@ -16,8 +16,8 @@ from simulation import World
 
 import oracle
 
-from edge.codec import decode_columns
-from edge.records import BATCH
+from edge.codec.batches import decode_columns
+from edge.storage.records import BATCH
 from gateway.clock import RETIMED, TRUSTED, UNSYNCHRONISED
 
 DAY_S = 86400

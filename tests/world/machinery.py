@@ -15,7 +15,7 @@ import socket
 import paho.mqtt.client as paho
 from memory_disk import BLOCK, MemoryDisk, Node
 
-from edge.memory import resize, write
+from edge.storage.memory import resize, write
 from gateway.deploy import shadows, swap
 from gateway.forward import lane, track, upstream
 from gateway.logs import Log

@@ -17,7 +17,7 @@ from settings import ENV, GONE, TUMBLE
 
 from edge.errors import ConfigError, DiskError, RuleError
 from edge.ledger import accounts, check
-from edge.records import between
+from edge.storage.records import between
 from gateway import core
 from gateway import daemon as daemon_module
 from edge.share import Share

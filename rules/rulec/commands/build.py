@@ -4,7 +4,7 @@ import sys
 from pathlib import Path
 
 from edge.errors import ConfigError, RuleError
-from edge.module import Module
+from edge.host.module import Module
 from rulec.build import build
 
 

@@ -8,11 +8,11 @@ import json
 import sys
 import tempfile
 
-from edge.compile import Cache
+from edge.host.compile import Cache
 from edge.errors import ConfigError
-from edge.jsonlines import identified
-from edge.recording import deployed, open_recording
-from edge.replay import Player
+from edge.codec.jsonlines import identified
+from edge.rehearsal.recording import deployed, open_recording
+from edge.rehearsal.replay import Player
 from edge.times import nanoseconds
 from rulec import gateway_file
 from rulec.casting import cast, company

@@ -8,8 +8,8 @@ import os
 import tempfile
 import time
 
-from edge import trial
-from edge.compile import Cache
+from edge.rehearsal import trial
+from edge.host.compile import Cache
 from edge.errors import ConfigError
 from rulec.subject import find
 

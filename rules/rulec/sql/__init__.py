@@ -11,8 +11,8 @@ import zlib
 import msgspec
 
 from edge.errors import ConfigError, RuleError
-from edge.manifest import Parameter
-from edge.module import CASES_SECTION, MANIFEST_SECTION, Module
+from edge.host.manifest import Parameter
+from edge.host.module import CASES_SECTION, MANIFEST_SECTION, Module
 from rulec.sql import aggregates, query, rows, windows
 from rulec.sql.binding import EVENT_TIME
 from rulec.sql.code import Code, i32
@@ -28,7 +28,7 @@ STATE_BYTES_MAX = 64 << 10           # of a window's tally or a key's memory
 def compile(text, *, schema, name, optional=(), version=1, summary="", parameters=(), limits=None, state=None, cases="") -> bytes:
     """The module of a query. The same arguments give the same bytes.
 
-    schema: edge.schema.Schema of the input stream; optional: names of fields that a stream may lack. parameters: edge.manifest.Parameter, or dicts of
+    schema: edge.columns.schema.Schema of the input stream; optional: names of fields that a stream may lack. parameters: edge.host.manifest.Parameter, or dicts of
     the manifest's form. limits: of the manifest. state: version of what the rule keeps, by default made of it: a query that keeps the same takes over.
     cases: text of the embedded samples.
     Raises RuleError with line and column for the query, ConfigError for the parameters.

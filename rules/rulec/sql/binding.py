@@ -40,7 +40,7 @@ _COMPARE = {exp.EQ: "=", exp.NEQ: "<>", exp.LT: "<", exp.LTE: "<=", exp.GT: ">",
 class Binder:
     """Collects what a query reads: inputs, parameters [names], memories [calls.Memory], slots [aggregates.Slot].
 
-    schema: edge.schema.Schema; parameters: name -> type (of the manifest). windowed: whether there is a window. Raises RuleError through source.refuse.
+    schema: edge.columns.schema.Schema; parameters: name -> type (of the manifest). windowed: whether there is a window. Raises RuleError through source.refuse.
     """
 
     def __init__(self, source, schema, parameters, windowed):

@@ -3,7 +3,7 @@
 import struct
 from contextlib import contextmanager
 
-from edge.module import leb
+from edge.host.module import leb
 
 TYPES = {"i32": b"\x7f", "i64": b"\x7e", "f64": b"\x7c", "v128": b"\x7b"}
 EMPTY = b"\x40"                      # a block without result

@@ -1,6 +1,6 @@
 """A bound expression: what a query's expression is once names and kinds are known.
 
-Kinds are those of edge.schema, and two that live inside a query only: `interval` (ns, what times differ by) and `null` (the bare NULL).
+Kinds are those of edge.columns.schema, and two that live inside a query only: `interval` (ns, what times differ by) and `null` (the bare NULL).
 """
 
 from dataclasses import dataclass, field

@@ -2,7 +2,7 @@
 
 import struct
 
-from edge.schema import KINDS
+from edge.columns.schema import KINDS
 
 HEADER = 64
 FIELD = 16

@@ -7,8 +7,8 @@ the places of the imports, so that nothing else changes. Functions that nothing 
 from functools import cache
 from importlib.resources import files
 
-from edge.code import skip
-from edge.module import Reader, leb, with_section
+from edge.host.code import skip
+from edge.host.module import Reader, leb, with_section
 from rulec.sql.code import signed
 
 CUSTOM, TYPES, IMPORTS, FUNCTIONS, TABLES, MEMORIES, GLOBALS, EXPORTS, START, ELEMENTS, CODE, DATA, DATA_COUNT = range(13)

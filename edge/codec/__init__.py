@@ -1,0 +1,1 @@
+"""Batches as bytes, for logs and upstream, and the receiving end."""

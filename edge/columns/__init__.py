@@ -1,0 +1,1 @@
+"""Batches: the events of one stream as typed columns in memory, and their schema."""

@@ -1,0 +1,1 @@
+"""From a payload to typed columns, by a stream's contract."""

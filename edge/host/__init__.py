@@ -1,0 +1,1 @@
+"""Rules at work: modules checked, compiled, bound to a stream and called."""

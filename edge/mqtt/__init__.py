@@ -1,0 +1,1 @@
+"""MQTT packets in bulk, and the intake that their events wait in."""

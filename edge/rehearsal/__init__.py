@@ -1,0 +1,1 @@
+"""Rules tried out: samples on a stand in virtual time, and recordings played again."""

@@ -1,0 +1,118 @@
+"""Notices: what an eviction lets go on a disk so full that the log cannot take the gaps that announce it.
+
+    reserve                      a block, the log's own since it was opened: no full disk refuses what is written over it
+    reserve -> NAME.gone         an index file that holds what went of that segment; durable before the segment goes, which makes room for the next reserve
+
+So a power cut before there is room again does not lose what was to be announced. An outbox's start takes it up (Outbox.cut_back), and once the gaps themselves are
+durable the notices go. A notice says the same as the gaps would: what upstream has is not in it. Where there was no room for a reserve there is none, and no notice.
+"""
+
+from contextlib import suppress
+
+from edge.storage.segment import Segment, merged, parse_name, read_at
+
+GONE = ".gone"
+RESERVE, RESERVE_BYTES = "reserve", 4096         # some 200 ranges
+
+
+class Notices:
+    """Of a log that is open. segments: those that it has; a notice of one of them is void, as its file was still there after all. keeps: it announces what
+    it evicts. Errors are passed over, but for that of a directory which cannot be listed."""
+
+    def __init__(self, disk, directory, segments, keeps=True):
+        self._disk, self._directory, self._left, self._fd, self._keeps = disk, directory, [], None, keeps
+        held = {segment.name for segment in segments}
+        void = []
+        for name in sorted(n for n in disk.listdir(directory) if n.endswith(GONE)):
+            segment = parse_name(name.removesuffix(GONE) + ".seg")
+            if segment is None or segment.name in held or not self._read(segment):
+                void.append(name)
+            else:
+                self._left.append(segment)
+        self._forget(void)
+        self.prepare()
+
+    @property
+    def events(self) -> list:
+        """(kind, stream, first, count, position that they stood before) of what went and may not be announced."""
+        return [(kind, stream, first, end - first, segment.held) for segment in self._left for kind, stream, first, end in merged(segment.ranges)]
+
+    def prepare(self):
+        """Take a block of the disk, for the next leave(), if there is none yet."""
+        if self._fd is not None or not self._keeps:
+            return
+        path = f"{self._directory}/{RESERVE}"
+        with suppress(OSError):
+            with suppress(FileNotFoundError):
+                self._disk.unlink(path)          # of an earlier run
+            self._fd = self._disk.create(path)
+            try:
+                self._disk.pwrite(self._fd, b"\xff" * RESERVE_BYTES, 0)       # a block of zeros may be kept as none
+                self._disk.fdatasync(self._fd)
+                self._disk.fsync_directory(self._directory)
+            except OSError:
+                self.close()
+                raise
+
+    def keep(self, gaps, head):
+        """Of gaps in the log that are about to be cut off it at `head`, until they are there again: as `events`."""
+        if gaps:
+            segment = Segment(0, head, 0)        # none has this name
+            segment.held = max(position for *_, position in gaps)
+            self.leave(segment, [gap[:4] for gap in gaps])
+            self.prepare()
+
+    def leave(self, segment, events):
+        """Of a segment that is about to go, what does of its events: (kind, stream, first, count). They go all the same where this fails."""
+        if not events:
+            return
+        if self._fd is None:             # no room so far; its index is of no more use
+            with suppress(OSError):
+                self._disk.unlink(f"{self._directory}/{segment.name}.idx")
+            self.prepare()
+        if self._fd is None:
+            return
+        notice = Segment(segment.serial, segment.first, segment.salt)
+        notice.held = segment.held
+        notice.ranges = [[kind, stream, first, first + count] for kind, stream, first, count in events]
+        with suppress(OSError):
+            try:
+                data = notice.index()
+                if self._disk.pwrite(self._fd, data, 0) == len(data):
+                    self._disk.truncate(self._fd, len(data))
+                    self._disk.fdatasync(self._fd)
+                    self._disk.rename(f"{self._directory}/{RESERVE}", f"{self._directory}/{notice.name}{GONE}")
+                    self._left = [left for left in self._left if left.name != notice.name] + [notice]
+                    self._disk.fsync_directory(self._directory)
+            finally:
+                self.close()
+
+    def drop(self):
+        """The gaps are durable."""
+        self._forget([segment.name + GONE for segment in self._left])
+        self._left = []
+        self.prepare()
+
+    def close(self):
+        if self._fd is not None:
+            self._disk.close(self._fd)
+            self._fd = None
+
+    def _forget(self, names):
+        """Durably, where that can be: a notice that comes back is of a segment that is no more."""
+        with suppress(OSError):
+            for name in names:
+                with suppress(OSError):
+                    self._disk.unlink(f"{self._directory}/{name}")
+            if names:
+                self._disk.fsync_directory(self._directory)
+
+    def _read(self, segment: Segment) -> bool:
+        try:
+            fd = self._disk.open(f"{self._directory}/{segment.name}{GONE}")
+            try:
+                return segment.load_index(read_at(self._disk, fd, self._disk.size(fd), 0), 1 << 64)
+            finally:
+                self._disk.close(fd)
+        except OSError:
+            return False
