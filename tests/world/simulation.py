@@ -197,6 +197,7 @@ class World:
         reactor.close()
         if self.starts % COLLECT_EVERY == 0:
             gc.collect()
+            gc.freeze()                  # what the receiver has stays
 
     def stop(self):
         """SIGTERM."""
@@ -318,6 +319,7 @@ class World:
         if self.daemon is not None:
             self._end()
         self.universe.close()
+        gc.unfreeze()
         gc.enable()
 
 

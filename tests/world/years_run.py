@@ -11,7 +11,7 @@ links; and 13,000 events of six devices with QoS 0, 1 and 2, of which one is fou
 online every few days with all that it kept.
 
 The lane telemetry may hold no more than a few days of what waits, and a full disk makes the journal and the lanes let go of their oldest; the lane alerts may let go
-of nothing in every other year. The oracle keeps what the journal let go (some 15,000 records), and asks that each row a lane let go (some 150) was announced.
+of nothing in every other year. The oracle keeps what the journal let go (some 15,000 records), and asks that each row a lane let go (some 400) was announced.
 """
 
 import errno
