@@ -45,6 +45,7 @@ class Outbox:
         self.appended = {}           # stream number -> rows appended
         self.evicted = {}            # stream number -> rows evicted before they were acknowledged
         self._told_before = 0        # what went of before this position is in `evicted`
+        self._evicted_to = {}        # stream number -> sequence after the last row in `evicted`: a stream's rows go in order
         self.names = {}              # stream number -> name
         self._steps = []             # [position, delta_ns, since]: what stands before it was stored before the clock was set by so much, from since on in the same run
         self.since = 0               # where this run began: its clock knows nothing of the time that the gateway was off before
@@ -111,7 +112,9 @@ class Outbox:
         Returns the rows that this loses."""
         rows = count if kind == BATCH else 0
         self._told_before = max(self._told_before, self.log.evicts_before)
-        self.evicted[stream] = self.evicted.get(stream, 0) + rows
+        if rows:
+            self.evicted[stream] = self.evicted.get(stream, 0) + rows
+            self._evicted_to[stream] = first + count
         self.writer.append(GAP, stream, first, count, msgpack.packb(self._told_before if kind == BATCH else [self._told_before]))
         return rows
 
@@ -123,21 +126,24 @@ class Outbox:
         """Go back to a state(): forget the records since, but for the gaps of rows that stood there then and are gone. sequences: of the next row,
         by stream number. lane: its Lane's state of then; what upstream has taken since and is gone is put right in it. Raises DiskError."""
         head = state["head"]
-        gaps = _gaps(between(self.log, head))
+        gaps = [gap for gap in _gaps(between(self.log, head)) if gap[4] <= self.log.tail]        # those of a segment that is there yet may not be all, and its rows are there
         self.log.notices.keep(gaps, head)
         gaps += self.log.notices.events
         self.log.truncate(head)
         self.cleared = head
         self.load(state)
-        before, known = self._told_before, {}
+        before, counted, known = self._told_before, dict(self._evicted_to), {}
         self.log.evicts_before = max(self.log.evicts_before, before)
         for kind, stream, first, count, position in sorted(gap for gap in gaps if gap[4] > before):
             self.log.drop_before(min(head, position))
             self.log.evicts_before = max(self.log.evicts_before, min(head, position))
             seen = known.setdefault(stream, Intervals())
             for start, end in seen.lacks(first, min(first + count, sequences.get(stream, 0))):
-                self.on_evict(GAP if kind == GAP and position <= head else BATCH, stream, start, end - start)
-                seen.add(start, end)
+                known_to = min(max(counted.get(stream, 0), start), end) if kind == GAP else start
+                for lost, start, end in ((GAP, start, known_to), (BATCH, known_to, end)):
+                    if start < end:
+                        self.on_evict(lost, stream, start, end - start)
+                        seen.add(start, end)
         if lane is not None and (known or lane["ranges"][0][0] < self.log.tail):
             self._reckon(lane)
 
@@ -211,11 +217,11 @@ class Outbox:
 
     def state(self) -> dict:
         return {"head": self.log.head, "appended": self.appended, "evicted": self.evicted, "names": self.names, "steps": [list(step) for step in self._steps],
-                "since": self.since, "told_before": self._told_before}
+                "since": self.since, "told_before": self._told_before, "evicted_to": self._evicted_to}
 
     def load(self, state):
         self.appended, self.evicted, self.names = dict(state["appended"]), dict(state["evicted"]), dict(state["names"])
-        self._told_before = state.get("told_before", 0)
+        self._told_before, self._evicted_to = state.get("told_before", 0), dict(state.get("evicted_to", {}))
         self._steps, self.since = [[*step, 0][:3] for step in state.get("steps", [])], state.get("since", 0)
 
 

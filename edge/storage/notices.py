@@ -58,7 +58,7 @@ class Notices:
         """Of gaps in the log that are about to be cut off it at `head`, until they are there again: as `events`."""
         if gaps:
             segment = Segment(0, head, 0)        # none has this name
-            segment.held = max(position for *_, position in gaps)
+            segment.end = max(position for *_, position in gaps)
             self.leave(segment, [gap[:4] for gap in gaps])
             self.prepare()
 
@@ -73,7 +73,7 @@ class Notices:
         if self._fd is None:
             return
         notice = Segment(segment.serial, segment.first, segment.salt)
-        notice.held = segment.held
+        notice.held = segment.end        # it may have held more, before a truncation
         notice.ranges = [[kind, stream, first, first + count] for kind, stream, first, count in events]
         with suppress(OSError):
             try:

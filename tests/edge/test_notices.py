@@ -176,7 +176,7 @@ def test_where_records_are_damaged_nothing_is_said_of_what_upstream_took():
 
 
 def test_what_a_state_has_counted_is_not_counted_again():
-    """A notice whose removal was not durable, and gaps of gaps."""
+    """A notice whose removal was not durable."""
     disk = SmallDisk()
     outbox, *_ = filled(disk)
     evict(outbox)
@@ -188,11 +188,32 @@ def test_what_a_state_has_counted_is_not_counted_again():
     files = {path: bytes(node.data) for path, node in disk.files.items()}
     after = again(SmallDisk(files | notices), state, {1: 3040})
     assert after.evicted == outbox.evicted == {1: len(told)} and sequences(after, GAP) == told
-    after.log.evicts_before += 1
-    after.on_evict(GAP, 1, 0, 7)
-    after.writer.sync()
-    once_more = again(after.log.disk.after_cut(0), state, {1: 3040})
-    assert once_more.evicted == {1: len(told)} and sequences(once_more, GAP) == [*told, *range(7)]
+
+
+def test_a_gap_that_goes_was_counted_up_to_where_the_state_says():
+    """In one segment: a gap that the state has counted, one of after it, and rows. The state does not know that upstream has the first rows."""
+    disk = SmallDisk()
+    outbox, timed, _ = made(gathers=False, disk=disk)
+    outbox.log.segment_bytes_max = 5000
+    put(outbox, timed, *[40] * 20)
+    outbox.log.roll()
+    put(outbox, timed, 3)
+    outbox.log.needed = lambda: [[1, None]]
+    assert outbox.log.give_way()
+    state, told = kept(outbox), outbox.evicted[1]
+    put(outbox, timed, 3)
+    assert outbox.log.give_way()
+    mixed = sequences(outbox, GAP)
+    assert len(mixed) == outbox.evicted[1] > told
+    outbox.log.roll()
+    put(outbox, timed, 3)
+    outbox.writer.sync()
+    while sequences(outbox) != [806, 807, 808]:
+        assert outbox.log.give_way()
+    assert sequences(outbox, GAP)[-len(mixed):] == mixed and outbox.evicted == {1: 766}
+    lane = LANE | {"rows_acked": {}, "rows_waiting": 803 - told}
+    after = again(disk.after_cut(0), state, {1: 803}, lane)
+    assert sorted(sequences(after, GAP)) == list(range(40, 803)) and after.evicted == {1: 763} and lane["rows_acked"] == {1: 40}
 
 
 def test_notices_go_once_the_gaps_are_durable_and_what_is_no_notice_is_none():
@@ -268,6 +289,38 @@ def test_of_what_upstream_has_and_of_a_log_that_announces_nothing_there_is_no_no
     notices = Notices(disk := MemoryDisk(), "data/journal", [], keeps=False)
     notices.drop()
     assert not disk.files
+
+
+def test_gaps_that_are_durable_while_their_segment_is_there_are_void():
+    """They may not be all: a sync came between two of them, and the power went before the rest."""
+    disk = SmallDisk()
+    outbox, state, numbers = filled(disk, full=False)
+    evict, log = outbox.on_evict, outbox.log
+
+    def told(kind, stream, first, count):
+        evict(kind, stream, first, 40)
+        log.sync()
+        disk.cut_at = disk.operations
+        return evict(kind, stream, first + 40, count - 40)
+
+    log._on_evict = told
+    with pytest.raises(PowerCut):
+        log.give_way()
+    after = again(disk.after_cut(0), state, numbers)
+    assert sequences(after) == list(range(2400)) and not sequences(after, GAP) and not after.evicted
+
+
+def test_a_notice_tells_where_its_segment_ended_when_it_went():
+    """It held more before the last start cut it back: a state that has counted all that went has counted this too."""
+    disk = SmallDisk()
+    outbox, state, _ = filled(disk, full=False)
+    outbox.log.truncate(state["head"] - 1)
+    end = outbox.log._segments[-2].end
+    assert end == state["head"] - 1 < outbox.log._segments[-2].held
+    outbox.writer._held.append((BATCH, 1, 3040, 1, b"x"))
+    while outbox.log.give_way():
+        pass
+    assert max(position for *_, position in outbox.log.notices.events) == end
 
 
 def test_gaps_that_were_written_after_all_are_announced_once():

@@ -111,6 +111,24 @@ def test_eviction_under_the_cursor_is_stepped_over():
     assert seen == all_of("temps", 900, 1000) and s.lane.rows_waiting == 0
 
 
+def test_rows_that_are_evicted_while_under_way_and_acknowledged_after_all_have_arrived():
+    """Of a message that held more, as many as went; each row waits, and is acknowledged, once."""
+    said = []
+    s = Source(age_ms=0, rows_max=20, arrived=lambda *rows: said.append(rows))
+    world = FakeUpstream(s.lane)
+    s.put(10, records=6)
+    first, second, third = world.messages(s.lane)
+    s.log.drop_before(3)
+    s.lane.evicted(30)
+    assert s.lane.rows_waiting == 30 and said == []
+    s.lane.acknowledged(third)
+    assert said == [] and s.lane.rows_waiting == 10
+    s.lane.acknowledged(second)
+    assert said == [(7, 10)] and s.lane.rows_waiting == 0
+    s.lane.acknowledged(first)
+    assert said == [(7, 10), (7, 20)] and s.lane.rows_acked == {7: 60} and s.lane.rows_waiting == 0
+
+
 def test_state_stays_small_and_covers_everything_unacknowledged():
     seed = random.randrange(1 << 32)
     print("seed", seed)

@@ -25,9 +25,9 @@ def rows_of(first, n, text="a"):
 class Source:
     """A lane over a log of its own, and the events that go in."""
 
-    def __init__(self, name="telemetry", log=None, dead=None, streams=STREAMS, **policy):
+    def __init__(self, name="telemetry", log=None, dead=None, streams=STREAMS, arrived=lambda stream, rows: None, **policy):
         self.log = FakeLog() if log is None else log
-        self.lane = Lane(name, self.log, streams, Policy(**policy), gateway="g1", epoch=3, dead=dead)
+        self.lane = Lane(name, self.log, streams, Policy(**policy), gateway="g1", epoch=3, dead=dead, arrived=arrived)
         self.sequences = {}
 
     def put(self, n=1, stream=7, records=1, wake=True, text="a"):
