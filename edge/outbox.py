@@ -35,7 +35,6 @@ class Outbox:
         self.log = log
         self.writer = Writer(log)
         self.evict = evict
-        log.lags = lambda: self.writer.waiting > 0
         self._make_room = make_room
         self.gathers = lambda: False     # whether nobody reads: what is appended may wait for company
         self._gathered = {}          # stream number -> Batch of rows that are not in the log yet

@@ -20,6 +20,7 @@ from edge.errors import ConfigError, DiskError, RuleError
 from edge.flow import SHARE
 from edge.identity import Identity
 from edge.host.limits import Limits
+from edge.storage.disk import FULL
 from edge.storage.log import Log
 from edge.pipeline import Pipeline
 from edge.recovery import capture, deployed, journal_position, restore
@@ -29,7 +30,7 @@ from edge.succession import Succession, partial_schema
 from gateway.keys import encryption_key
 from gateway.forward.lane import Lane
 from gateway.deploy.lineup import Lineup
-from gateway.forward.outboxes import FULL, Outboxes
+from gateway.forward.outboxes import Outboxes
 from gateway.forward.policy import Policy
 from gateway.deploy.rulebook import Rulebook, contracts_of
 from gateway.deploy.shadows import Shadows

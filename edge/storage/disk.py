@@ -4,8 +4,11 @@ Thin: each method is one system call and raises OSError as it comes; who calls k
 fails on command, and one that loses what a power cut would lose (tests/log).
 """
 
+import errno
 import fcntl
 import os
+
+FULL = (errno.ENOSPC, errno.EDQUOT)      # no room on it, or none for this user
 
 
 class Disk:

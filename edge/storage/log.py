@@ -18,6 +18,7 @@ from contextlib import suppress
 
 from edge.storage._record import FOLLOWS_DURABLE, HEADER_BYTES, PREAMBLE, SEALED, decode, encode, fields, position_of
 from edge.storage.cipher import OVERHEAD
+from edge.storage.disk import FULL
 from edge.errors import DiskError
 from edge.storage.notices import Notices
 from edge.storage.opening import Opening, write_index
@@ -26,7 +27,7 @@ from edge.storage.segment import CONTINUES, SEALED_RECORDS, SEGMENT_HEADER, SKIP
 
 UNSYNCED_BYTES_MAX = 1 << 20         # in RAM; append() syncs by itself beyond that
 BLOCK = 4096                         # of a file system: the least that it writes
-NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
+NO_SPACE = (*FULL, errno.EROFS)
 
 
 class Log:
@@ -44,7 +45,7 @@ class Log:
         self.disk, self.directory = disk, directory
         self.segment_bytes_max = min(segment_bytes_max, quota_bytes_max // 4)
         self.quota_bytes_max = quota_bytes_max
-        self.keep_from, self.lags = None, lambda: False          # lags: whether what on_evict appends waits elsewhere, and no sync reaches it
+        self.keep_from = None
         self.needed = lambda: [[0, None]]        # ranges of positions of use, the last without an end; asked before each eviction
         self._cipher = cipher
         self._preamble, self._on_evict = preamble or (lambda: ()), on_evict
@@ -128,7 +129,7 @@ class Log:
         self.head += 1
 
     def sync(self):
-        """Make all appended records durable: one write, one fdatasync. Raises DiskError; the records are kept, so call again."""
+        """Make all appended records durable: one write, one fdatasync. Raises DiskError; the records are kept."""
         if not self._unsynced:
             return
         try:
@@ -286,18 +287,10 @@ class Log:
     def damaged_since(self, position: int) -> int:
         """How many records from a position on were durable and cannot be read. Reads and checks every one of them. What is torn in the last
         group that was written does not count: a power cut does that, and no sync had returned."""
-        sure = 0
         try:
-            for segment in self._segments:
-                if position < segment.end:
-                    if segment.follows_durable:
-                        sure = segment.first
-                    for r in self._reader.records(segment, segment.first, payloads=False):
-                        if r.flags & FOLLOWS_DURABLE:
-                            sure = r.position
+            return self._reader.damaged(self._segments, position)
         except OSError as error:
             raise self._error("read", error) from error
-        return sum(b - max(a, position) for a, b in self.recovery.lost if b > position and a < sure)
 
     # --- dropping
 
@@ -312,7 +305,7 @@ class Log:
 
     def truncate(self, position: int):
         """Forget records from a position on; the next one appended gets it. A position beyond `head` is skipped to. Atomic, and durable
-        when it returns. Raises DiskError; then nothing has changed."""
+        when it returns. Raises DiskError; then nothing has changed, but that a full disk may have made room by what is to be forgotten."""
         if position != self.head:
             self._cut(position)
 
@@ -326,6 +319,8 @@ class Log:
             self.disk.fsync_directory(self.directory)
         except OSError as error:
             self._abandon()
+            if error.errno in FULL and (self._forget_last(position) or self.notices.spend()):
+                return self._cut(position)
             raise self._error("write", error) from error
         void = [s for s in self._segments if s.first >= position]
         self._segments = [s for s in self._segments if s.first < position]
@@ -336,10 +331,21 @@ class Log:
             with suppress(OSError):      # opening does it otherwise
                 self._unlink(old)
         self._adopt(segment)
+        self.notices.prepare()
         self._reader.close()
         self.head = self.durable = position
         self._floor = min(self._floor, position)
         self.evicts_before = min(self.evicts_before, position)
+
+    def _forget_last(self, position) -> bool:
+        """Remove the last of several segments if all of it stands at or after a position."""
+        with suppress(OSError):
+            if len(self._segments) > 1 and self._segments[-1].first >= position:
+                self._unlink(self._segments[-1])
+                self._disk_bytes -= self._segments.pop().size
+                self.head = self.durable = self._segments[-1].end
+                return True
+        return False
 
     def _oldest(self) -> int:
         """How many segments must go together at the old end; 0 when none may go."""
@@ -360,19 +366,15 @@ class Log:
         try:
             self._floor = max(self._floor, (needed := self.needed())[0][0])
             going = [(segment, self.events(needed, [segment]) if self._on_evict else []) for segment in self._segments[:n]]
+            self.notices.leave(going[0][0], going[-1][0].end, [event for _, events in going for event in events])
             for segment, events in going:
                 if segment.end > self.evicts_before:
                     self.evicts_before = segment.end
                     for event in events:
                         self._on_evict(*event)
-            durable = False
-            with suppress(DiskError):
-                self.sync()              # what on_evict appended is durable before the events are gone
-                durable = not self.lags()
-            for segment, events in going:
-                self.notices.leave(segment, [] if durable else events)
+            for _ in going:
                 self._remove_oldest()
-                self.notices.prepare()   # in the room that this made
+            self.notices.prepare()       # in the room that this made
         finally:
             self._evicting = False
         return True
@@ -415,6 +417,6 @@ class Log:
 
     def _error(self, what, error) -> DiskError:
         advice = "make room or raise the quota of the file system" if error.errno in NO_SPACE else "check the disk (dmesg) and the permissions"
-        segments = getattr(self, "_segments", None)
-        where = f"{self.directory}/{segments[-1].name}.seg at offset {segments[-1].size}" if segments else self.directory
+        last = (getattr(self, "_segments", None) or [None])[-1]
+        where = f"{self.directory}/{last.name}.seg at offset {last.size}" if last else self.directory
         return DiskError(f"cannot {what} {where}: {error.strerror or error}: {advice}", error.errno)

@@ -1,6 +1,6 @@
 """Reading segments: sequentially at one pread a call, from anywhere by the index, passing over what is damaged and counting it."""
 
-from edge.storage._record import HEADER_BYTES, Scan
+from edge.storage._record import FOLLOWS_DURABLE, HEADER_BYTES, Scan
 from edge.storage.segment import WINDOW_BYTES, Segment, merged, walk
 
 
@@ -61,6 +61,18 @@ class Reader:
                         rest.note(r.offset, r.end - r.offset, r.position, r.kind, r.flags, r.stream, r.first, r.count)
             segment = rest
         return [(kind, stream, first, end - first) for kind, stream, first, end in merged(segment.ranges)]
+
+    def damaged(self, segments, position) -> int:
+        """How many records of `segments` from a position on cannot be read; not of the last group that was written."""
+        sure = 0
+        for segment in segments:
+            if position < segment.end:
+                if segment.follows_durable:
+                    sure = segment.first
+                for r in self.records(segment, segment.first, payloads=False):
+                    if r.flags & FOLLOWS_DURABLE:
+                        sure = r.position
+        return sum(b - max(a, position) for a, b in self.recovery.lost if b > position and a < sure)
 
     def forget(self, segment):
         """A segment is removed or shortened."""

@@ -12,14 +12,14 @@ On a full disk the journal's oldest segments go first, as far as no restart need
 segment of a lane stays, so lanes that share may be over their sum by a segment each.
 """
 
-import errno
+from contextlib import suppress
 
+from edge.errors import DiskError
 from edge.storage._record import HEADER_BYTES
 from edge.books import STREAM as LEDGER
 from edge.outbox import Outbox
 
 BACKPRESSURE, OLDEST, LOWEST = "backpressure", "evict-oldest", "evict-lowest-priority"
-FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 class Outboxes(dict):
@@ -48,8 +48,8 @@ class Outboxes(dict):
         return named or [self[name] for name in ranked[-1:]]
 
     def give_way(self) -> bool:
-        """The disk is full: let the oldest rows of the least urgent lane go that may. False when none may. Raises DiskError."""
-        return any(box.log.give_way() for box in self._order)
+        """The disk is full: let the oldest rows of the least urgent lane go that may, and can. False when there is none."""
+        return any(map(_gives_way, self._order))
 
     # --- inside
 
@@ -71,5 +71,12 @@ class Outboxes(dict):
         """Let rows of the lanes that share go until a record of this outbox finds room, as far as they may."""
         size, own = HEADER_BYTES + len(payload), self._lanes[box.name].priority
         while sum(other.log.size_bytes for other in self._sharing) + size > self._shared:
-            if not any(other.log.give_way() for other in self._sharing if self._lanes[other.name].priority >= own):
+            if not any(_gives_way(other) for other in self._sharing if self._lanes[other.name].priority >= own):
                 return
+
+
+def _gives_way(box):
+    """Whether rows went; those that the disk takes no notice of stay."""
+    with suppress(DiskError):
+        return box.log.give_way()
+    return False

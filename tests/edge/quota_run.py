@@ -118,11 +118,17 @@ def configuration(chance, data):
 
 def watch(world, lanes, said):
     """Note when a lane gives way although a less urgent one that shares has something to give."""
-    boxes = [box for box in world.core.outboxes.values() if lanes[box.name][1] == POLICIES[1]]
+    boxes, refused = [box for box in world.core.outboxes.values() if lanes[box.name][1] == POLICIES[1]], set()        # refused: the disk takes no notice of what would go
     for box in boxes:
         def give_way(box=box, old=box.log.give_way):
-            before = [other.name for other in boxes if lanes[other.name][0] > lanes[box.name][0] and other.log._evictable()]
-            gone = old()
+            before = [other.name for other in boxes if lanes[other.name][0] > lanes[box.name][0] and other.log._evictable() and other.name not in refused]
+            try:
+                gone = old()
+            except DiskError:
+                refused.add(box.name)
+                raise
+            if gone:
+                refused.clear()
             if gone and before:
                 said.append(f"{box.name} gave way before {before}")
             return gone

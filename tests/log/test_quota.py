@@ -95,13 +95,12 @@ def test_eviction_stops_at_keep_from_and_the_log_says_it_is_full():
 
 def test_a_gap_record_may_be_appended_while_eviction_reports():
     disk, gaps = MemoryDisk(), []
-    log = open_log(disk, quota_bytes_max=32_000, segment_bytes_max=4000)
 
     def on_evict(kind, stream, first, count):
         gaps.append((stream, first, count))
         log.append(7, stream, first, count, b"")
 
-    log._on_evict = on_evict
+    log = open_log(disk, quota_bytes_max=32_000, segment_bytes_max=4000, on_evict=on_evict)
     for step in range(15):
         fill(log, 100, 100 * step)
         assert log.size_bytes <= 32_000 + 1000
