@@ -113,7 +113,7 @@ class Outbox:
         self._told_before = max(self._told_before, self.log.evicts_before)
         if rows:
             self.evicted[stream] = self.evicted.get(stream, 0) + rows
-            self._evicted_to[stream] = first + count
+            self._evicted_to[stream] = max(self._evicted_to.get(stream, 0), first + count)
         self.writer.append(GAP, stream, first, count, msgpack.packb(self._told_before if kind == BATCH else [self._told_before]))
         return rows
 

@@ -263,6 +263,8 @@ class Core:
             self._save()
         for outbox, lane in self.lanes:
             outbox.log.drop_before(lane.acked_before)
+        if journal.full:                 # with segments that go on with each other, to the last
+            journal.drop_before(journal.keep_from)
 
     def _save(self):
         cursors = self.cursors()

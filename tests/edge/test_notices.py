@@ -219,6 +219,7 @@ def test_a_gap_that_goes_was_counted_up_to_where_the_state_says():
     lane = LANE | {"rows_acked": {}, "rows_waiting": 803 - told}
     after = again(disk.after_cut(0), state, {1: 803}, lane)
     assert sorted(sequences(after, GAP)) == list(range(40, 803)) and after.evicted == {1: 763} and lane["rows_acked"] == {1: 40}
+    assert after.state()["evicted_to"] == {1: 803}
 
 
 def test_notices_go_once_the_gaps_are_durable_and_what_is_no_notice_is_none():

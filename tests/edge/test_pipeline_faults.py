@@ -4,7 +4,7 @@ import errno
 
 import pytest
 from memory_disk import FaultyDisk
-from pipeline_world import S, World, env, modules
+from pipeline_world import RULES, S, World, env, modules
 
 from edge.errors import DiskError
 
@@ -88,3 +88,33 @@ def test_an_outbox_that_is_refused_holds_back_in_memory_and_says_so(modules):
     world.drain()
     world.assert_balanced()
     assert len(world.of("env")) == 400 * turns and not world.missing()
+
+
+def test_a_journal_that_is_full_of_files_that_go_on_with_each_other_lets_go_of_them(modules):
+    """Each sync fails once, so that no file of the journal is without the one before; none may go alone."""
+    syncs, world = [], World(modules, RULES + '[journal]\nquota = "64KiB"\n', FaultyDisk(lambda i, name: None))
+    original = world.disk.operate
+
+    def operate(name, path=""):
+        syncs.extend([path] * ("/journal/" in path and name == "fdatasync"))
+        fails = name == "fdatasync" and len(syncs) % 2 and syncs[-1] == path
+        world.disk.fault = lambda i, n: errno.EIO if fails else None
+        original(name, path)
+
+    world.disk.operate = operate
+    world.start()
+    journal = world.pipeline.journal.log
+    turns = 0
+    while not journal.full:
+        world.now_ns += S
+        assert world.put(*(env(f"d{k}", turns, world.now_ns // 10**6, 20.0 + k) for k in range(40)))
+        turns += 1
+    assert all(segment.continues for segment in journal._segments[1:])
+    world.disk.operate = original
+    world.checkpoint()
+    assert not journal.full and not world.pipeline.blocked
+    world.put(env("d0", turns, world.now_ns // 10**6, 1.0))
+    world.crash(0)
+    world.drain()
+    world.assert_balanced()
+    assert len(world.of("env")) == 40 * turns + 1 and not world.missing() and not world.announced()
