@@ -403,8 +403,6 @@ class Log:
         with suppress(OSError):
             self.disk.unlink(f"{self.directory}/{segment.name}.idx")
 
-    # --- end
-
     def close(self):
         """Sync, leave an index of the last segment, and let go of the directory. Raises DiskError when the sync failed."""
         try:
