@@ -5,8 +5,8 @@ knows all from the next one.
 """
 
 from edge.columns._batch import Batch
-from edge.ledger import accounts
 from edge.columns.schema import Field, Schema
+from edge.ledger import accounts
 
 STREAM = "$ledger"
 SCHEMA = Schema(STREAM, (Field("start", "time"), Field("stop", "time"), Field("kind", "str"), Field("name", "str"), Field("what", "str"), Field("count", "i64")), 1, None, "stop")

@@ -16,8 +16,8 @@ import struct
 import msgpack
 import zstandard
 
-from edge.storage._pages import PAGE_BYTES, changed, fingerprints
 from edge.errors import DiskError
+from edge.storage._pages import PAGE_BYTES, changed, fingerprints
 from edge.storage.log import Log
 from edge.storage.records import between
 

@@ -15,11 +15,11 @@ from contextlib import suppress
 
 import msgpack
 
-from edge.columns._batch import Batch
-from edge.storage._crc32c import crc32c
-from edge.mqtt._intake import Intake, Topics
 from edge.codec.batches import encode_columns
+from edge.columns._batch import Batch
 from edge.errors import DiskError
+from edge.mqtt._intake import Intake, Topics
+from edge.storage._crc32c import crc32c
 from edge.storage.records import BATCH, FATE, between
 
 RETRYING, RETRIED, UNDONE, DROPPED = "retrying", "retried", "undone", "dropped"

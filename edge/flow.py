@@ -6,9 +6,9 @@ feeds it from the journal; a warm-up (edge/warmup.py) feeds a second one from th
 
 import msgpack
 
-from edge.columns._batch import Batch
 from edge._watermark import FORGOTTEN
 from edge.codec.batches import decode_columns
+from edge.columns._batch import Batch
 from edge.deferral import Deferral
 from edge.errors import RuleError
 from edge.storage.records import BATCH, CLOCK, GAP, REPEAT, SKIP, TICK

@@ -22,7 +22,7 @@ def order(rules, streams) -> list[str]:
     feeder = {}
     for name, source in rules:
         if source not in makers and source not in streams:
-            import difflib                       # seldom needed
+            import difflib  # seldom needed
 
             near = difflib.get_close_matches(source, [*streams, *makers], 1)
             raise ConfigError(f"rule {name}: there is no stream or rule {source!r}" + (f"; did you mean {near[0]}?" if near else ""))

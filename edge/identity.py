@@ -6,9 +6,9 @@ its numbers then start behind all that any log may hold.
 
 import json
 
-from edge.storage import whole
-from edge.errors import ConfigError, DiskError
 from edge.columns.schema import Schema
+from edge.errors import ConfigError, DiskError
+from edge.storage import whole
 
 VERSION = 1
 NAME = "identity.json"

@@ -10,8 +10,8 @@ from contextlib import suppress
 
 import msgpack
 
-from edge.columns._batch import Batch
 from edge.codec.batches import decode_columns, encode_columns
+from edge.columns._batch import Batch
 from edge.errors import DiskError
 from edge.fates import conclude
 from edge.flow import SHARE, Flow

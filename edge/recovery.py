@@ -17,10 +17,10 @@ from msgspec import Struct
 
 from edge.backlog import CALL, Backlog, items
 from edge.codec.batches import decode_columns
+from edge.columns.schema import Schema
 from edge.errors import DiskError, RuleError
 from edge.fates import recount, settle
 from edge.storage.records import BATCH, DEAD, GAP, SCHEMA, between, letter, read_letter
-from edge.columns.schema import Schema
 
 META_VERSION = 2                     # 2: what runs (deployments), and rows that are owed to the outboxes
 FAILED_MAX = 20                      # records that are told of

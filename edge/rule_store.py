@@ -18,9 +18,9 @@ import re
 
 import msgspec
 
-from edge.storage import whole
 from edge.errors import DiskError, RuleError
 from edge.host.module import MODULE_BYTES_MAX, Module
+from edge.storage import whole
 
 VERSION = 1
 CATALOGUE, DEPLOYMENTS = "catalogue.json", "deployments.json"

@@ -9,8 +9,8 @@ import json
 from collections import deque
 from hashlib import sha256
 
-from edge.columns._batch import Batch
 from edge.codec._payload import columns_of
+from edge.columns._batch import Batch
 from edge.cost import Meter
 from edge.errors import RuleError
 

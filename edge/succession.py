@@ -8,8 +8,8 @@ committed by the checkpoint (Pipeline.owed), and only then put into the outboxes
 """
 
 from edge.codec.batches import encode_columns
-from edge.errors import ConfigError, RuleError
 from edge.columns.schema import Schema
+from edge.errors import ConfigError, RuleError
 from edge.stage import Stage, Stream
 
 

@@ -36,7 +36,7 @@ def at(place, name):
 
 def near(name, known):
     """What an unknown name may be meant to be, to end a message with."""
-    import difflib                       # seldom needed
+    import difflib  # seldom needed
 
     close = difflib.get_close_matches(name, known, 1, 0.6)
     return f"; did you mean {close[0]}?" if close else f"; known are {', '.join(known)}"

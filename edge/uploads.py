@@ -9,9 +9,9 @@ Nothing is synced before the end: what a power cut made of a part shows when the
 import hashlib
 import re
 
-from edge.storage import whole
 from edge.errors import DiskError, RuleError
 from edge.host.module import MODULE_BYTES_MAX
+from edge.storage import whole
 
 COUNT_MAX = 4
 IDLE_S = 3600.0

@@ -13,8 +13,8 @@ import msgpack
 from edge.codec.batches import decode_columns
 from edge.errors import DiskError
 from edge.flow import Flow
-from edge.storage.records import BATCH, CLOCK, TICK, between
 from edge.stage import Stage, Stream
+from edge.storage.records import BATCH, CLOCK, TICK, between
 
 LOOK_RECORDS = 64                    # at a time, backwards
 NEAR_RECORDS = 16

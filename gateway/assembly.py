@@ -1,7 +1,7 @@
 """A gateway's parts: the core, and the doors around it that let events in and out."""
 
-from edge.mqtt._intake import Intake, Topics
 from edge.errors import ConfigError, DiskError
+from edge.mqtt._intake import Intake, Topics
 from gateway import links
 from gateway.clock import Clock
 from gateway.core import Core

@@ -11,11 +11,12 @@ Hooks run in the reactor's thread and outside paho's own callbacks, so they may 
 
 import random
 import socket
-from gateway import secure as ssl
 
 import paho.mqtt.client as paho
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
+
+from gateway import secure as ssl
 
 DIAL_TIMEOUT_S = 10.0
 CONNACK_TIMEOUT_S = 10.0

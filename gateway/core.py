@@ -7,34 +7,34 @@ from contextlib import suppress
 
 from msgspec.structs import replace
 
-from edge.decoding._decode import Decoder, Router
 from edge._repeats import Repeats
 from edge._watermark import Watermarks
-from edge.checkpoint import CheckpointStore
 from edge.books import SCHEMA as LEDGER
 from edge.books import Books
-from edge.storage.cipher import cipher_of
-from edge.host.compile import Cache
+from edge.checkpoint import CheckpointStore
+from edge.decoding._decode import Decoder, Router
 from edge.deployment import Deployment
 from edge.errors import ConfigError, DiskError, RuleError
 from edge.flow import SHARE
-from edge.identity import Identity
+from edge.host.compile import Cache
 from edge.host.limits import Limits
-from edge.storage.disk import FULL
-from edge.storage.log import Log
+from edge.identity import Identity
 from edge.pipeline import Pipeline
 from edge.recovery import capture, deployed, journal_position, restore
 from edge.rule_store import RuleStore
 from edge.stage import Stage, Stream
+from edge.storage.cipher import cipher_of
+from edge.storage.disk import FULL
+from edge.storage.log import Log
 from edge.succession import Succession, partial_schema
-from gateway.keys import encryption_key
-from gateway.forward.lane import Lane
 from gateway.deploy.lineup import Lineup
-from gateway.forward.outboxes import Outboxes
-from gateway.forward.policy import Policy
 from gateway.deploy.rulebook import Rulebook, contracts_of
 from gateway.deploy.shadows import Shadows
 from gateway.deploy.swap import Swap, Swaps, before
+from gateway.forward.lane import Lane
+from gateway.forward.outboxes import Outboxes
+from gateway.forward.policy import Policy
+from gateway.keys import encryption_key
 
 SEGMENT_BYTES = 8 << 20
 

@@ -51,8 +51,9 @@ def leave_out(config):
 
 def leave_out_bindings():
     """Of the 760 functions that wasmtime-py declares those that no code of its own names, after edge.host._wasmtime has taken what it wants: all that it offers still works."""
-    from edge.host import _wasmtime  # noqa: F401
     from wasmtime import _bindings, _ffi
+
+    from edge.host import _wasmtime  # noqa: F401
 
     named = set()
     for name, module in list(sys.modules.items()):

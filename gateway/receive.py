@@ -15,11 +15,11 @@ import sys
 
 import msgpack
 
-from edge.mqtt._intake import Intake, Topics
 from edge.books import STREAM
 from edge.codec.batches import LEDGER, json_rows
-from edge.errors import ConfigError, DiskError, UpstreamError
 from edge.codec.receiver import Receiver
+from edge.errors import ConfigError, DiskError, UpstreamError
+from edge.mqtt._intake import Intake, Topics
 from gateway.ingest.listener import Listener
 
 STATE_VERSION = 1

@@ -5,8 +5,8 @@ import time
 from datetime import datetime, timezone
 
 from edge.errors import ConfigError
-from gateway.manage import remote
 from gateway.inspection.store import plain
+from gateway.manage import remote
 
 POLL_S = 0.1
 CELL_MAX = 60

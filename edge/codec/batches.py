@@ -12,8 +12,8 @@ import zstandard
 from edge.codec._json_rows import json_rows
 from edge.codec._payload import Malformed, batch_of, batch_of_columns, columns_of, memory_of, payload_of, text_size
 from edge.codec.context import CONTEXT, FIELDS_MAX, VERSION, Context, read_schema, read_version
-from edge.errors import DiskError, UpstreamError
 from edge.codec.wire import Reader, unwrap, wrap
+from edge.errors import DiskError, UpstreamError
 
 __all__ = [
     "BATCH", "CONTEXT", "GAP", "LEDGER", "ROW", "Context", "Message",

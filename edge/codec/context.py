@@ -12,10 +12,10 @@ import zlib
 
 import msgpack
 
-from edge.columns._batch import Batch
-from edge.errors import UpstreamError
-from edge.columns.schema import Schema
 from edge.codec.wire import Reader, wrap
+from edge.columns._batch import Batch
+from edge.columns.schema import Schema
+from edge.errors import UpstreamError
 
 VERSION = 1
 CONTEXT = 2

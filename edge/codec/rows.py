@@ -5,10 +5,10 @@ of the batches' receive time. Its table is the old one, what was sent inline at 
 at hand; when that is too much, the old one is dropped: what is still in use comes back.
 """
 
-from edge.columns._batch import Batch
 from edge.codec._rows import RowWriter
 from edge.codec.batches import encode_batch
 from edge.codec.context import FIELDS_MAX, STRING_BYTES_MAX, STRINGS_MAX, UNITS, Context
+from edge.columns._batch import Batch
 from edge.columns.schema import Schema
 
 TABLE_BYTES_MAX = 64 << 10

@@ -16,8 +16,8 @@ A field's mask changes its value before anything keeps it, and its stream's dead
 import json
 import re
 
-from edge.errors import ConfigError
 from edge.columns.schema import KINDS, Field, Schema
+from edge.errors import ConfigError
 
 FORMATS = ("json", "msgpack", "raw")
 TIME_FORMATS = ("s", "ms", "us", "ns", "rfc3339")

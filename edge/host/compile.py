@@ -14,9 +14,9 @@ import sys
 from importlib.util import find_spec
 from pathlib import Path
 
+from edge.errors import DiskError, RuleError
 from edge.host.code import check
 from edge.host.engine import SETTINGS, Unloadable, new_engine
-from edge.errors import DiskError, RuleError
 
 COMPILE_CPU_S = 10
 COMPILE_WALL_S = 60
@@ -40,7 +40,7 @@ class Cache:
         except OSError as error:
             raise DiskError(f"{self.directory}: {error.strerror}: compiled rules are kept there") from None
         if place is None:
-            from edge.host.resident import Here   # a daemon whose rules live elsewhere has no use for Wasmtime
+            from edge.host.resident import Here  # a daemon whose rules live elsewhere has no use for Wasmtime
 
             place = Here()
         self.place = place
@@ -104,7 +104,7 @@ class Cache:
 
 def _run_child(module) -> bytes:
     """The child's output: machine code. Raises RuleError."""
-    import subprocess                    # seldom needed, and a megabyte
+    import subprocess  # seldom needed, and a megabyte
 
     def refuse(why, code="refused"):
         raise RuleError(f"{module.name}: {why}", rule=module.name, digest=module.digest, code=code)

@@ -48,7 +48,7 @@ class Unloadable(ValueError):
 
 def new_engine():
     """A wasmtime.Engine with SETTINGS."""
-    import wasmtime                      # a process may need to know the settings alone
+    import wasmtime  # a process may need to know the settings alone
 
     config = wasmtime.Config()
     for name, value in SETTINGS.items():

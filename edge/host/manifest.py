@@ -146,7 +146,7 @@ class Manifest(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
         known = {p.name: p for p in self.parameters}
         for name in given:
             if name not in known:
-                import difflib                       # seldom needed
+                import difflib  # seldom needed
 
                 near = difflib.get_close_matches(str(name), known, 1)
                 has = f"it has {', '.join(known)}" if known else "it has none"

@@ -5,8 +5,8 @@ Read from the module's memory (rules/ABI.md, Plan): nothing in it is believed un
 
 import struct
 
-from edge.errors import RuleError
 from edge.columns.schema import KIND_NAMES, KINDS, Field, Schema
+from edge.errors import RuleError
 
 FILTER, EMIT = 1, 2
 ANY, NUMBER = 0, 6                       # kinds that only inputs ask for
@@ -118,7 +118,7 @@ class Plan:
                 return ABSENT
             if name == "$key":
                 raise RuleError(f"rule {rule}: it works by key and stream {schema.stream} has none: give the stream a key", rule=rule)
-            import difflib                       # seldom needed
+            import difflib  # seldom needed
 
             near = difflib.get_close_matches(name, names, 1)
             raise RuleError(f"rule {rule}: stream {schema.stream} has no field {name!r}" + (f"; did you mean {near[0]}?" if near else "")

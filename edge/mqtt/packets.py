@@ -4,8 +4,8 @@ Packets in bulk (PUBLISH and its acknowledgements) are in _mqtt.pyx. Here a pack
 Readers raise Malformed, which names the section. Sources: OASIS MQTT 3.1.1 and MQTT 5.0.
 """
 
-from edge.mqtt._mqtt import FAULTS, PROPERTY_TYPES
 from edge.errors import DeviceError
+from edge.mqtt._mqtt import FAULTS, PROPERTY_TYPES
 
 CONNECT, SUBSCRIBE, UNSUBSCRIBE, DISCONNECT = 0x10, 0x82, 0xA2, 0xE0
 

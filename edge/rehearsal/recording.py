@@ -18,18 +18,18 @@ import msgpack
 import msgspec
 from msgspec import Struct
 
+from edge.codec.batches import decode_columns
+from edge.columns.schema import Schema
+from edge.errors import ConfigError, DiskError, RuleError
+from edge.host.limits import Limits
+from edge.host.module import MODULE_BYTES_MAX, Module
+from edge.identity import schemas_of
 from edge.storage import whole
 from edge.storage.cipher import is_encrypted
-from edge.codec.batches import decode_columns
 from edge.storage.disk import Disk
-from edge.errors import ConfigError, DiskError, RuleError
-from edge.identity import schemas_of
-from edge.host.limits import Limits
 from edge.storage.memory import Memory
-from edge.host.module import MODULE_BYTES_MAX, Module
 from edge.storage.reading import LogReader
 from edge.storage.records import BATCH, SCHEMA, SKIP, TICK
-from edge.columns.schema import Schema
 
 VERSION = 1
 SETTINGS = "recording.json"

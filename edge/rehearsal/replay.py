@@ -9,10 +9,10 @@ from edge.codec.batches import encode_columns
 from edge.errors import ConfigError, DiskError
 from edge.flow import Flow
 from edge.graph import order
-from edge.storage.records import BATCH, SCHEMA
 from edge.host.rule import Rule
 from edge.rehearsal.recording import Spans, limits_of
 from edge.stage import Stage, Stream
+from edge.storage.records import BATCH, SCHEMA
 from edge.succession import partial_schema
 
 

@@ -22,10 +22,10 @@ from decimal import Decimal
 
 from msgspec import Struct
 
+from edge.columns.schema import KINDS
 from edge.decoding.contract import TIME_FORMATS, FieldSource
 from edge.errors import ConfigError
 from edge.host.manifest import duration_ns
-from edge.columns.schema import KINDS
 from edge.times import nanoseconds
 
 TIME_MAX = 1 << 62                       # ns since 1970; the virtual clock goes no further

@@ -10,22 +10,22 @@ shorter one does, and the ticks between are left out. That holds for a rule that
 
 import msgpack
 
-from edge.columns._batch import Batch
-from edge.decoding._decode import Decoder, Router
-from edge.mqtt._intake import Intake, Topics
 from edge._watermark import Watermarks
 from edge.checkpoint import CheckpointStore
 from edge.codec.batches import decode_columns
+from edge.columns._batch import Batch
+from edge.decoding._decode import Decoder, Router
 from edge.errors import ConfigError, RuleError
-from edge.storage.log import Log
-from edge.storage.memory import Memory
+from edge.host.rule import Rule
+from edge.mqtt._intake import Intake, Topics
 from edge.outbox import Outbox
 from edge.pipeline import Pipeline
-from edge.storage.records import BATCH, DEAD, between, read_letter
 from edge.recovery import capture, restore
-from edge.host.rule import Rule
 from edge.rehearsal.spelling import moment
 from edge.stage import Stage, Stream
+from edge.storage.log import Log
+from edge.storage.memory import Memory
+from edge.storage.records import BATCH, DEAD, between, read_letter
 from edge.succession import partial_schema
 
 S = 10**9

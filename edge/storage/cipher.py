@@ -16,8 +16,8 @@ import struct
 from collections import OrderedDict
 from hashlib import blake2b
 
-from edge.storage import whole
 from edge.errors import ConfigError, DiskError
+from edge.storage import whole
 
 OVERHEAD = 40
 RUNS_MAX = 64                        # whose keys are remembered

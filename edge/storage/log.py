@@ -16,10 +16,10 @@ import errno
 from bisect import bisect_right
 from contextlib import suppress
 
+from edge.errors import DiskError
 from edge.storage._record import FOLLOWS_DURABLE, HEADER_BYTES, PREAMBLE, SEALED, decode, encode, fields, position_of
 from edge.storage.cipher import OVERHEAD
 from edge.storage.disk import FULL
-from edge.errors import DiskError
 from edge.storage.notices import Notices
 from edge.storage.opening import Opening, write_index
 from edge.storage.reader import Reader

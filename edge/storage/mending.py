@@ -16,8 +16,8 @@ The order, each step synced before the next, so that a power cut anywhere leaves
 import errno
 import json
 
-from edge.storage._record import HEADER_BYTES
 from edge.errors import DiskError
+from edge.storage._record import HEADER_BYTES
 from edge.storage.opening import RECORDS_MAX
 from edge.storage.reading import LogReader
 from edge.storage.segment import CONTINUES, MENDED, SEALED_RECORDS, SEGMENT_HEADER, SKIPS, UNSURE, Segment, parse_name, read_at

@@ -9,8 +9,8 @@
 
 import errno
 
-from edge.storage._record import HEADER_BYTES
 from edge.errors import DiskError
+from edge.storage._record import HEADER_BYTES
 from edge.storage.segment import SEGMENT_HEADER, SKIPS, VERSION, parse_header, parse_name, read_at, survey
 
 UNREADABLE = (errno.EIO, errno.EUCLEAN)

@@ -10,8 +10,8 @@ What differs is that a writer may be at work meanwhile:
 
 from dataclasses import dataclass
 
-from edge.storage._record import FOLLOWS_DURABLE, PREAMBLE, Scan
 from edge.errors import DiskError
+from edge.storage._record import FOLLOWS_DURABLE, PREAMBLE, Scan
 from edge.storage.opening import UNREADABLE, settle
 from edge.storage.segment import MENDED, SEGMENT_HEADER, SKIPS, VERSION, Segment, parse_header, parse_name, read_at, survey, walk
 

@@ -8,7 +8,6 @@ from collections import deque
 
 from edge.errors import DiskError
 
-
 DURABLE = ()                         # among what waits: all before it is to be durable before what follows gets in
 
 

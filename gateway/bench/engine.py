@@ -8,10 +8,10 @@ import io
 import resource
 from dataclasses import dataclass
 
-from edge.mqtt._mqtt import Flow
 from edge.errors import RuleError
-from gateway.config import reader as config
+from edge.mqtt._mqtt import Flow
 from gateway.bench.workload import GATEWAY
+from gateway.config import reader as config
 from gateway.daemon import Daemon
 
 READ_BYTES = 256 << 10               # what the listener takes of a device at once

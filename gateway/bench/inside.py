@@ -6,10 +6,10 @@ import time
 
 import zstandard
 
+from edge.codec.batches import decode_message, encode_batch
 from edge.columns._batch import Batch
 from edge.decoding._decode import Decoder, Router
 from edge.mqtt._intake import Intake, Topics
-from edge.codec.batches import decode_message, encode_batch
 from gateway.bench import workload
 from gateway.bench.baseline import SCRIPT, script_flat_out
 from gateway.bench.engine import DOORS, Engine

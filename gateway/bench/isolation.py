@@ -4,8 +4,8 @@ import gc
 import statistics
 import time
 
-from edge.columns._batch import Batch
 from edge._watermark import Watermarks
+from edge.columns._batch import Batch
 from edge.host.compile import Cache
 from edge.host.rule import Rule
 from edge.shadow import part

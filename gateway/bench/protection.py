@@ -5,10 +5,10 @@ import time
 
 from edge.columns._batch import Batch
 from edge.decoding._decode import Decoder, Router
+from edge.decoding.contract import Contract
 from edge.mqtt._intake import Intake, Topics
 from edge.mqtt._mqtt import Flow
 from edge.mqtt._permission import Permission
-from edge.decoding.contract import Contract
 from gateway.bench import workload
 from gateway.bench.engine import DOORS, READ_BYTES, Engine
 from gateway.bench.figure import Figure

@@ -11,8 +11,8 @@ import time
 from array import array
 from pathlib import Path
 
-from edge.mqtt._intake import Intake, Topics
 from edge.codec.receiver import Receiver
+from edge.mqtt._intake import Intake, Topics
 from gateway.ingest.listener import Listener
 from gateway.reactor import Reactor
 

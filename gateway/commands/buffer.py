@@ -3,8 +3,8 @@
 import json
 import sys
 
-from edge.errors import ConfigError, DiskError
 from edge.codec.jsonlines import identified
+from edge.errors import ConfigError, DiskError
 from edge.storage.records import BATCH, DEAD, GAP, SCHEMA
 from edge.times import nanoseconds, timestamp
 from gateway.config import reader as config

@@ -8,8 +8,8 @@ from edge.errors import ConfigError, DiskError
 from edge.fates import DROPPED, RETRIED, RETRYING
 from edge.storage.records import DEAD, SCHEMA
 from gateway import control
-from gateway.letters import LETTERS_MAX
 from gateway.inspection.store import Store, add_place, letter, plain
+from gateway.letters import LETTERS_MAX
 
 REASON_MAX = 100                     # characters of a reason in a list
 WAITING = "waiting"

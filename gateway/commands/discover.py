@@ -3,7 +3,8 @@
 import sys
 
 from edge.errors import ConfigError
-from gateway.config import address, reader as config
+from gateway.config import address
+from gateway.config import reader as config
 from gateway.discover.session import discovered
 
 

@@ -5,8 +5,9 @@ import shutil
 from pathlib import Path
 
 from edge.errors import ConfigError
-from gateway.config import address, reader as config, spec
 from gateway.commands.check import beyond_form
+from gateway.config import address, spec
+from gateway.config import reader as config
 from gateway.init import page, placing
 from gateway.init.questions import Asker, disk_size, gather
 

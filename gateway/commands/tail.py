@@ -4,8 +4,8 @@ import json
 import sys
 import time
 
-from gateway.manage import remote
 from gateway.inspection.store import plain
+from gateway.manage import remote
 
 POLL_S = 0.5
 TOLD_S = 10.0

@@ -16,8 +16,8 @@ import json
 import re
 import time
 
-from edge.storage import whole
 from edge.errors import DiskError
+from edge.storage import whole
 
 FILE = re.compile(r"(\d{8})\.jsonl")
 LINE_BYTES_MAX = 4096

@@ -265,7 +265,7 @@ class Changes:
 
 def no_rule(name, known) -> Unknown:
     """There is no such rule."""
-    import difflib                       # seldom needed
+    import difflib  # seldom needed
 
     near = difflib.get_close_matches(name, known, 1)
     return Unknown(f"there is no rule {name[:80]!r}" + (f"; did you mean {near[0]}?" if near else f"; there are {', '.join(known)}" if known else ""))

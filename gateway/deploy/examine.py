@@ -109,9 +109,9 @@ class Examination:
         return code
 
     def _binding(self, module, code, plan):
+        from edge.columns.schema import Schema
         from edge.host.limits import Limits
         from edge.host.rule import Rule
-        from edge.columns.schema import Schema
 
         limits = Limits(**plan["limits"]) if plan["limits"] else None
         rule = Rule(plan["rule"], module, plan["params"], Schema.from_dict(self.question["streams"][plan["input"]]), cache=code, limits=limits)

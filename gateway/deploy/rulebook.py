@@ -2,10 +2,10 @@
 
 import functools
 
-from edge.host.compile import Cache
 from edge.decoding.contract import Contract, FieldSource, check_filter
 from edge.errors import ConfigError, DiskError, RuleError
 from edge.graph import order
+from edge.host.compile import Cache
 from edge.host.rule import Rule
 from gateway import keys
 from gateway.config import spec
@@ -110,7 +110,7 @@ def problems(config) -> list[tuple[str, str]]:
             contracts.append(_contract(name, stream, key))
     sound = {c.name for c in contracts}
     kept = {name: rule for name, rule in config.rules.items() if rule.input in sound or rule.input.removesuffix(".late") in config.rules}
-    import tempfile                      # the daemon has no use for it
+    import tempfile  # the daemon has no use for it
 
     with tempfile.TemporaryDirectory(prefix="tidegate-check-") as directory:
         try:

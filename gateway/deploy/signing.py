@@ -3,8 +3,8 @@
 import base64
 from pathlib import Path
 
-from edge.host import signature
 from edge.errors import ConfigError, RuleError
+from edge.host import signature
 from edge.host.public_key import is_public_key, public_key
 
 KEY_FILE_BYTES_MAX = 4096

@@ -11,8 +11,8 @@ from contextlib import contextmanager
 
 from msgspec.structs import replace
 
-from edge.mqtt._intake import Intake, Topics
 from edge.errors import ConfigError
+from edge.mqtt._intake import Intake, Topics
 from gateway import links
 from gateway.config import spec
 from gateway.ingest.broker import BrokerSource

@@ -10,8 +10,8 @@ import msgspec
 
 from edge.columns._batch import Batch
 from edge.decoding._decode import Decoder, Router
-from edge.mqtt._intake import Intake, Topics
 from edge.errors import ConfigError
+from edge.mqtt._intake import Intake, Topics
 from gateway.config import spec
 from gateway.deploy import rulebook
 from gateway.discover import payload

@@ -8,8 +8,8 @@ from bisect import bisect_right
 
 import msgpack
 
-from edge.errors import DiskError
 from edge.columns.schema import Schema
+from edge.errors import DiskError
 
 
 class Meanings:

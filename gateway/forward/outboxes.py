@@ -14,10 +14,10 @@ segment of a lane stays, so lanes that share may be over their sum by a segment 
 
 from contextlib import suppress
 
-from edge.errors import DiskError
-from edge.storage._record import HEADER_BYTES
 from edge.books import STREAM as LEDGER
+from edge.errors import DiskError
 from edge.outbox import Outbox
+from edge.storage._record import HEADER_BYTES
 
 BACKPRESSURE, OLDEST, LOWEST = "backpressure", "evict-oldest", "evict-lowest-priority"
 

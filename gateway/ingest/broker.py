@@ -11,11 +11,11 @@ are owed it is PACE_OWED_S: a broker has few messages under way (Mosquitto 20 at
 
 from paho.mqtt.subscribeoptions import SubscribeOptions
 
+from edge.errors import ConfigError
 from edge.mqtt import packets as mqtt
 from edge.mqtt._mqtt_session import PacketIds
-from edge.errors import ConfigError
-from gateway.ingest._tap import Tap
 from gateway.client import Client
+from gateway.ingest._tap import Tap
 
 PACE_S = 0.006
 PACE_OWED_S = 0.002

@@ -8,10 +8,10 @@ and the device waits. Nothing is dropped.
 """
 
 import os
-from gateway import secure as ssl
 
 from edge.mqtt import packets as mqtt
 from edge.mqtt._mqtt import Flow
+from gateway import secure as ssl
 from gateway.ingest._connection import CLOSED, FAULT, FULL, MORE, OTHER, Connection
 from gateway.ingest.floods import BURST
 

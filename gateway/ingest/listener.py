@@ -15,8 +15,8 @@ import math
 import socket
 from collections import OrderedDict
 
-from edge.mqtt._permission import is_forbidden
 from edge.errors import ConfigError
+from edge.mqtt._permission import is_forbidden
 from gateway.ingest._connection import Pool
 from gateway.ingest.device import Device
 from gateway.ingest.floods import EVENTS_PER_S, Floods

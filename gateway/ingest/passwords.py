@@ -12,9 +12,9 @@ import os
 import re
 from hmac import compare_digest
 
+from edge.errors import ConfigError
 from edge.storage import whole
 from edge.storage.disk import Disk
-from edge.errors import ConfigError
 from gateway.ingest.entries import entries
 
 FILE_BYTES_MAX = 4 << 20

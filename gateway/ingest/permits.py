@@ -10,9 +10,9 @@ devices hear nothing. A client with a certificate of listener.tls.ca and without
 
 import re
 
-from edge.mqtt._permission import FILTERS_MAX, Permission
 from edge.decoding.contract import check_filter
 from edge.errors import ConfigError
+from edge.mqtt._permission import FILTERS_MAX, Permission
 from gateway.ingest.entries import entries
 
 FILE_BYTES_MAX = 4 << 20

@@ -2,8 +2,8 @@
 
 import time
 
-from gateway.discover.page import comment, quoted, table
 from gateway.config.units import Size
+from gateway.discover.page import comment, quoted, table
 
 EXAMPLE = '''# An example: `tidegate discover` proposes streams for what really comes.
 [streams.env]                        # what devices send, and what must be in it

@@ -7,9 +7,9 @@ import stat
 import subprocess
 from pathlib import Path
 
+from edge.errors import ConfigError
 from edge.storage import whole
 from edge.storage.disk import Disk
-from edge.errors import ConfigError
 from gateway.config import reader as config
 
 PRISTINE = Path("/opt/tidegate/tidegate.toml")       # the package's own, to know whether the conffile was ever changed

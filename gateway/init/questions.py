@@ -7,12 +7,13 @@ import re
 import socket
 import sys
 
-from edge.storage.disk import Disk
 from edge.errors import ConfigError
 from edge.identity import gateway_of
-from gateway.config import address, reader as config
-from gateway.ingest import passwords
+from edge.storage.disk import Disk
+from gateway.config import address
+from gateway.config import reader as config
 from gateway.config.units import Size
+from gateway.ingest import passwords
 
 NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}")
 NONE = ("none", "no", "-")

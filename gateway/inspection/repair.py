@@ -4,8 +4,8 @@ import json
 import os
 import time
 
-from edge.storage.disk import Disk
 from edge.errors import ConfigError, DiskError
+from edge.storage.disk import Disk
 from edge.storage.mending import Mending
 from gateway.inspection.store import plain
 

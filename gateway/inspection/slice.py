@@ -14,14 +14,14 @@ import os
 import re
 import tempfile
 
-from edge.storage import whole
-from edge.columns._batch import Batch
 from edge.codec.batches import encode_columns
-from edge.storage.disk import Disk
+from edge.columns._batch import Batch
 from edge.errors import ConfigError, DiskError
+from edge.rehearsal.recording import SETTINGS, VERSION, Recording, Ruled, Settings, Spans, deployed, pack, slice_settings
+from edge.storage import whole
+from edge.storage.disk import Disk
 from edge.storage.log import Log
 from edge.storage.records import BATCH, CLOCK, SCHEMA, SKIP, TICK
-from edge.rehearsal.recording import SETTINGS, VERSION, Recording, Ruled, Settings, Spans, deployed, pack, slice_settings
 from gateway.deploy.lineup import Lineup
 
 NO_QUOTA = 1 << 50

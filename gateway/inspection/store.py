@@ -6,15 +6,15 @@ from functools import cached_property
 
 import msgpack
 
-from edge.storage.cipher import cipher_of
 from edge.codec.batches import decode_columns, json_rows
-from edge.storage.disk import Disk
+from edge.columns.schema import Schema
 from edge.errors import ConfigError, DiskError
 from edge.fates import fate, learn
 from edge.identity import schemas_of
+from edge.storage.cipher import cipher_of
+from edge.storage.disk import Disk
 from edge.storage.reading import LogReader
 from edge.storage.records import BATCH, DEAD, FATE, SCHEMA, TICK, read_letter
-from edge.columns.schema import Schema
 from edge.times import timestamp
 from gateway.config import reader as config
 from gateway.keys import encryption_key

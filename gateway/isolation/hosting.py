@@ -3,11 +3,11 @@
 import msgpack
 from msgspec import Struct
 
-from edge.host.engine import Unloadable
+from edge.columns.schema import Schema
 from edge.errors import RuleError
+from edge.host.engine import Unloadable
 from edge.host.limits import Limits
 from edge.host.resident import Here
-from edge.columns.schema import Schema
 from gateway.isolation import _channel as c
 
 TEXT_MAX = 8192                      # characters of an error

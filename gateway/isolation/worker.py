@@ -29,8 +29,8 @@ def serve(parent):
     sandbox.prepare(parent)
     lean.leave_out_bindings()
     from edge.host import _wasmtime
-    from gateway.isolation.hosting import Hosting
     from gateway.isolation._answerer import Answerer
+    from gateway.isolation.hosting import Hosting
 
     desk = Answerer(0, sandbox.SOCKET)
     os.close(0)

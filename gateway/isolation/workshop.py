@@ -11,12 +11,12 @@ import weakref
 
 import msgpack
 
+from edge.columns.schema import Schema
+from edge.errors import RuleError
 from edge.host._inputs import Inputs
 from edge.host._result import Answers
 from edge.host.engine import Unloadable
-from edge.errors import RuleError
 from edge.host.plan import PLAN_AT, Plan, Wrong
-from edge.columns.schema import Schema
 from edge.stage import MEMENTO_CALLS_MAX, MEMENTO_ROWS_MAX
 from gateway.isolation import _channel as c
 from gateway.isolation.child import Child

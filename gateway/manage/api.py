@@ -24,8 +24,8 @@ from edge.errors import TidegateError
 from edge.host.module import MODULE_BYTES_MAX
 from gateway import control
 from gateway.manage.doorkeeper import TYPE, body
-from gateway.requests import CHUNK_BYTES, NoAnswer, fault_of
 from gateway.manage.shapes import After, Audit, Digest, Job, Label, Listing, Logs, Name, Offset, Params, Problem, Push, Range, Removed, Tail, Version
+from gateway.requests import CHUNK_BYTES, NoAnswer, fault_of
 
 ASK_S = 20.0
 JSON_BYTES_MAX = 48 << 10            # so that it fits a line of the local socket

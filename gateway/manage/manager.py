@@ -19,9 +19,9 @@ from gateway.deploy.audit import Audit
 from gateway.deploy.changes import Changes, no_rule
 from gateway.deploy.chronicle import Chronicle
 from gateway.deploy.jobs import Jobs
+from gateway.manage.tail import Taps
 from gateway.requests import CHUNK_BYTES_MAX, ROUTES
 from gateway.status import rules
-from gateway.manage.tail import Taps
 
 AUDIT_LINES_MAX = 200
 VERIFIED_S = 5.0                     # what the audit log's chain was found to be holds for so long: reading all of it takes a turn's time

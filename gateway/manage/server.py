@@ -8,8 +8,8 @@ import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from edge.errors import ConfigError
-from gateway.manage.doorkeeper import REQUEST_S, Doorkeeper
 from gateway.links import server_tls
+from gateway.manage.doorkeeper import REQUEST_S, Doorkeeper
 from gateway.upkeep import EVERY_S, Followed
 
 CONNECTIONS_MAX = 64

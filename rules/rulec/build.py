@@ -5,9 +5,9 @@ import json
 import sys
 from pathlib import Path
 
-from edge.rehearsal import samples
 from edge.errors import ConfigError, RuleError
 from edge.host.module import CASES_SECTION, MANIFEST_SECTION, Module, with_section
+from edge.rehearsal import samples
 from rulec import project, toolchain
 
 

@@ -6,16 +6,16 @@ import tempfile
 
 import msgspec
 
-from edge.rehearsal import trial
+from edge.columns.schema import KIND_NAMES
+from edge.errors import ConfigError, RuleError
 from edge.host._instance import Instance
 from edge.host.compile import Cache
-from edge.errors import ConfigError, RuleError
 from edge.host.limits import PAGE, Limits
 from edge.host.manifest import Manifest
 from edge.host.module import EXTERNAL, Layout, Module, problems
 from edge.host.plan import ANY, EMIT, NUMBER, OPTIONAL
+from edge.rehearsal import trial
 from edge.rehearsal.samples import parse
-from edge.columns.schema import KIND_NAMES
 
 KINDS = KIND_NAMES | {ANY: "any", NUMBER: "number"}
 FILTERS = "the rows of its input that pass"

@@ -3,8 +3,8 @@
 import os
 from pathlib import Path
 
-from edge.host import signature
 from edge.errors import ConfigError, RuleError
+from edge.host import signature
 from edge.host.module import Module
 
 

@@ -11,14 +11,14 @@ import tempfile
 import time
 from pathlib import Path
 
-from edge.rehearsal import trial
+from edge._watermark import Watermarks
 from edge.columns._batch import Batch
 from edge.decoding._decode import Decoder, Router
-from edge.mqtt._intake import Intake, Topics
-from edge._watermark import Watermarks
-from edge.host.compile import Cache
 from edge.errors import ConfigError, RuleError
+from edge.host.compile import Cache
 from edge.host.rule import Rule
+from edge.mqtt._intake import Intake, Topics
+from edge.rehearsal import trial
 from edge.rehearsal.samples import Head
 
 ROWS = 1024

@@ -15,9 +15,9 @@ import msgspec
 from msgspec import Meta, Struct
 
 from edge import tables
+from edge.columns.schema import KINDS, Field, Schema
 from edge.errors import ConfigError
 from edge.host.manifest import Declared, Limits, Manifest, Parameter
-from edge.columns.schema import KINDS, Field, Schema
 
 FILE = "rule.toml"
 CASES = "cases.samples"

@@ -8,9 +8,9 @@ import json
 import sys
 import tempfile
 
-from edge.host.compile import Cache
-from edge.errors import ConfigError
 from edge.codec.jsonlines import identified
+from edge.errors import ConfigError
+from edge.host.compile import Cache
 from edge.rehearsal.recording import deployed, open_recording
 from edge.rehearsal.replay import Player
 from edge.times import nanoseconds

@@ -8,9 +8,9 @@ import os
 import tempfile
 import time
 
-from edge.rehearsal import trial
-from edge.host.compile import Cache
 from edge.errors import ConfigError
+from edge.host.compile import Cache
+from edge.rehearsal import trial
 from rulec.subject import find
 
 
