@@ -35,8 +35,8 @@ print("checksums by", "instruction" if by_instruction() else "table")
 # Rows by stream, encoded as batches: equal digests are equal bytes on the wire. Standard input: the lines of `tidegate rule replay`.
 ENCODE = """
 import hashlib, json, sys
-from edge.columns._batch import Batch
 from edge.codec.batches import encode_batch
+from edge.columns._batch import Batch
 from edge.columns.schema import Field, Schema
 streams = {}
 for line in sys.stdin:

@@ -1,8 +1,8 @@
 # cython: language_level=3
 """A float series: n doubles as scaled decimals, as XOR-ed bits, or plain; bit-exact. See _floats.pyx."""
 from libc.stdint cimport int64_t, uint8_t, uint32_t
-from edge.columns._buffer cimport In, Out
 from edge.codec._series cimport Keys, Scratch
+from edge.columns._buffer cimport In, Out
 
 cdef enum:
     EXPONENT_MAX = 15            # decimals after the point that are tried

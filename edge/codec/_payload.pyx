@@ -9,10 +9,10 @@ from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
 from cpython.bytes cimport PyBytes_FromStringAndSize
 
+from edge.codec._columns cimport STRING_BYTES, read_columns, row_bytes, write_columns
 from edge.columns._batch cimport STR, Batch
 from edge.columns._buffer cimport In, Out, malformed, put_byte, put_signed, put_varint, spend, take_byte, take_signed, take_varint
 from edge.columns._buffer import Malformed
-from edge.codec._columns cimport STRING_BYTES, read_columns, row_bytes, write_columns
 
 cdef enum:
     ROWS_MAX = 0x7fffffff

@@ -5,9 +5,9 @@ from libc.string cimport memset
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from cpython.bytes cimport PyBytes_FromStringAndSize
 
+from edge.codec._floats cimport decimal, exponent_of
 from edge.columns._batch cimport BOOL, F64, STR, TIME, Batch, Column, is_null
 from edge.columns._buffer cimport Out, double_bits, put, put_byte, room
-from edge.codec._floats cimport decimal, exponent_of
 
 cdef enum:
     NEAR = 0xffff                # an integer that takes at most 3 bytes

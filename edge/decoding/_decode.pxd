@@ -2,9 +2,9 @@
 """Raw events to rows. See _decode.pyx."""
 from libc.stdint cimport uint8_t, uint32_t
 
-from edge.mqtt._intake cimport Intake
 from edge.decoding._json cimport Reader
 from edge.decoding._projection cimport Projection
+from edge.mqtt._intake cimport Intake
 
 cdef struct Rejection:
     uint32_t event

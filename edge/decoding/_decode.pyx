@@ -9,9 +9,9 @@ from libc.stdlib cimport free, realloc
 from libc.string cimport memchr, memcmp
 
 from edge.columns._batch cimport Batch
-from edge.mqtt._intake cimport Intake, RawEvent, Topics, TopicSlot
 from edge.decoding._json cimport DEPTH_MAX, MALFORMED, TOO_DEEP, Reader, blank, expect, fail, open_, read_scalar, scan_string, skip, skip_container
 from edge.decoding._msgpack cimport read_head, skip_items
+from edge.mqtt._intake cimport Intake, RawEvent, Topics, TopicSlot
 from edge.decoding._number cimport (ABSENT, ARRAY, LONE_SURROGATE, NOT_A_TIME, NOT_FINITE, NOT_INTEGRAL, NOT_READABLE, NOT_UTF8, OBJECT,
                            OUT_OF_RANGE, WRONG_TYPE, Value)
 from edge.decoding._projection cimport NONE, Child, Node, Projection

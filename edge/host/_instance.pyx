@@ -24,10 +24,10 @@ from edge.host._result cimport Answers, Result
 from edge.host._wasmtime cimport (call, memory_data, memory_size, now_ns, wasm_trap_t, wasmtime_error_t, wasmtime_func_t, wasmtime_global_t, wasmtime_memory_t)
 from edge.host._wasmtime import instantiate
 
-from edge.host.engine import engine
-from edge.errors import RuleError
-from edge.host.plan import Plan, Wrong, encode_params
 from edge.columns.schema import Schema
+from edge.errors import RuleError
+from edge.host.engine import engine
+from edge.host.plan import Plan, Wrong, encode_params
 
 cdef enum:
     PAGE = 65536

@@ -11,8 +11,8 @@ Damage costs the damaged record only: the scan goes on at the next marker whose 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memchr, memcpy
-from edge.storage._crc32c cimport crc32c_of
 from edge.errors import DiskError
+from edge.storage._crc32c cimport crc32c_of
 
 HEADER_BYTES = sizeof(Header)
 PAYLOAD_BYTES_MAX = 64 << 20

@@ -7,8 +7,8 @@ import w1
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edge.columns._batch import Batch
 from edge.codec._payload import Malformed, batch_of, batch_of_columns, columns_of, payload_of
+from edge.columns._batch import Batch
 from edge.columns.schema import Field, Schema
 
 MANY = 64 << 20

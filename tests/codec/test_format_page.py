@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from edge.columns._batch import Batch
 from edge.codec._payload import batch_of_columns, columns_of
+from edge.columns._batch import Batch
 from edge.columns.schema import Field, Schema
 
 PAGE = (Path(__file__).parents[2] / "docs/format/batch.md").read_text()

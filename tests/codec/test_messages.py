@@ -17,9 +17,9 @@ from edge.columns._batch import Batch
 from edge.codec.batches import (
     BATCH, CONTEXT, GAP, LEDGER, ROW, decode_columns, decode_message, encode_batch, encode_columns, encode_gap, encode_ledger, json_rows, jsonl,
 )  # fmt: skip
-from edge.errors import DiskError, UpstreamError
 from edge.codec.rows import RowEncoder
 from edge.columns.schema import Field, Schema
+from edge.errors import DiskError, UpstreamError
 
 HOT = Schema("hot", (Field("device", "str"), Field("ts", "time"), Field("temp", "f64"), Field("seq", "i64")), key="device", time="ts")
 LEDGER_COUNTS = {"env": {"stored": 10, "dead_lettered": 1}, "hot": {"out": 3}}

@@ -3,13 +3,13 @@ import random
 
 import pytest
 
-from edge.columns._batch import Batch
 from edge.codec.batches import CONTEXT, GAP, encode_batch, encode_gap
-from edge.errors import DiskError, UpstreamError
 from edge.codec.intervals import Intervals
 from edge.codec.receiver import Receiver
 from edge.codec.rows import RowEncoder
+from edge.columns._batch import Batch
 from edge.columns.schema import Field, Schema
+from edge.errors import DiskError, UpstreamError
 
 SCHEMA = Schema("s", (Field("v", "i64"),))
 

@@ -7,13 +7,13 @@ import pytest
 from test_receiver import SCHEMA, message, sequences
 
 import edge.codec.receiver
-from edge.columns._batch import Batch
 from edge.books import SCHEMA as LEDGER
 from edge.codec.batches import encode_batch, encode_gap, encode_ledger
-from edge.errors import DiskError, UpstreamError
 from edge.codec.receiver import Receiver
 from edge.codec.rows import RowEncoder
+from edge.columns._batch import Batch
 from edge.columns.schema import Field, Schema
+from edge.errors import DiskError, UpstreamError
 
 
 def test_beyond_the_bound_the_epoch_not_fed_for_longest_is_forgotten(monkeypatch):

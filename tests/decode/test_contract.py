@@ -3,9 +3,9 @@
 import pytest
 
 from edge.decoding._decode import Router
-from edge.mqtt._intake import Intake, Topics
 from edge.decoding.contract import Contract, FieldSource, check_filter, parse_path, topic_matches
 from edge.errors import ConfigError
+from edge.mqtt._intake import Intake, Topics
 
 V = FieldSource("v", "f64")
 

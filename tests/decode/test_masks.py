@@ -11,13 +11,13 @@ from hypothesis import strategies as st
 
 from edge.columns._batch import Batch
 from edge.decoding._decode import Decoder, Router
-from edge.mqtt._intake import Intake, Topics
 from edge.decoding.contract import Contract, FieldSource
 from edge.errors import ConfigError
+from edge.mqtt._intake import Intake, Topics
 from edge.storage.records import DEAD
 from gateway import keys
-from gateway.config import reader as config
 from gateway.commands import buffer, dead_letters
+from gateway.config import reader as config
 from gateway.daemon import Daemon
 from gateway.letters import Letters
 

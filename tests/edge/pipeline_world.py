@@ -9,12 +9,12 @@ from memory_disk import MemoryDisk
 from msgspec.structs import replace
 from settings import ENV, GATEWAY, GONE, ONCE, TUMBLE
 
-from edge.mqtt._intake import Intake, Topics
 from edge.codec.batches import BATCH, ROW
+from edge.codec.receiver import Receiver
 from edge.deployment import Deployment
 from edge.errors import DiskError
 from edge.ledger import accounts, check
-from edge.codec.receiver import Receiver
+from edge.mqtt._intake import Intake, Topics
 from edge.storage.records import CLOCK, DEAD, TICK, read_letter
 import gateway.core
 from edge.storage.log import Log

@@ -21,11 +21,11 @@ from pipeline_world import S, World
 
 import gateway.daemon
 from edge.codec import batches as codec
-from edge.storage.disk import Disk
 from edge.errors import DiskError
 from edge.outbox import Outbox
-from edge.storage.records import BATCH, between
 from edge.share import Share
+from edge.storage.disk import Disk
+from edge.storage.records import BATCH, between
 from gateway.daemon import Daemon
 from gateway.gathering import Gathering
 

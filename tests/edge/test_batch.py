@@ -3,8 +3,8 @@
 from hypothesis import given, strategies as st
 
 from edge.columns._batch import Batch
-from edge.mqtt._intake import Intake, Topics
 from edge.columns.schema import Field, Schema
+from edge.mqtt._intake import Intake, Topics
 
 ALL = Schema("all", (Field("f", "f64"), Field("i", "i64"), Field("b", "bool"), Field("s", "str"), Field("t", "time")), key="s", time="t")
 I64 = st.integers(-(2**63), 2**63 - 1)

@@ -9,8 +9,8 @@ import rule_module as m
 from pipeline_world import START, S, World, env, modules
 
 from edge._watermark import Watermarks
-from edge.host.compile import Cache
 from edge.cost import RECENT, Meter
+from edge.host.compile import Cache
 from edge.host.rule import Rule
 from edge.share import Share
 from edge.stage import Stage, Stream

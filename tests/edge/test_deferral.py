@@ -11,8 +11,8 @@ from test_pipeline_traps import CONFIG, PROCESS, TRAP, events
 
 from edge import backlog
 from edge.deferral import Deferral
-from edge.storage.records import SKIP
 from edge.share import BURST_NS, Share
+from edge.storage.records import SKIP
 
 __all__ = ["modules"]
 

@@ -7,13 +7,13 @@ import pytest
 from memory_disk import MemoryDisk
 
 import edge.outbox
-from edge.columns._batch import Batch
 from edge.codec.batches import decode_columns, encode_columns
-from edge.errors import DiskError
-from edge.storage.log import Log
-from edge.outbox import BLUR_NS, GATHER_ROWS, SMALL_ROWS, STEPS_MAX, Outbox
-from edge.storage.records import BATCH, GAP
+from edge.columns._batch import Batch
 from edge.columns.schema import Field, Schema
+from edge.errors import DiskError
+from edge.outbox import BLUR_NS, GATHER_ROWS, SMALL_ROWS, STEPS_MAX, Outbox
+from edge.storage.log import Log
+from edge.storage.records import BATCH, GAP
 
 TIMED = Schema("timed", (Field("v", "i64"), Field("at", "time")), time="at")
 PLAIN = Schema("plain", (Field("v", "i64"),))

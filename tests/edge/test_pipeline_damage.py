@@ -6,9 +6,9 @@ import pytest
 from memory_disk import MemoryDisk
 from pipeline_world import DATA, RULES, START, S, World, env, modules, plain
 
+from edge.recovery import capture
 from edge.storage.mending import Mending
 from edge.storage.records import CLOCK, GAP, TICK, between
-from edge.recovery import capture
 
 __all__ = ["modules"]
 

@@ -11,13 +11,13 @@ from memory_disk import MemoryDisk, PowerCut
 from pipeline_world import S, World, modules
 from settings import GATEWAY
 
-from edge.columns._batch import Batch
 from edge._repeats import Repeats
 from edge.codec.batches import decode_columns
+from edge.columns._batch import Batch
+from edge.columns.schema import Field, Schema
 from edge.decoding.contract import Contract, FieldSource
 from edge.errors import ConfigError
 from edge.storage.records import BATCH
-from edge.columns.schema import Field, Schema
 
 SCHEMA = Schema("s", (Field("device", "str"), Field("id", "str"), Field("n", "i64"), Field("on", "bool")), 1, "device", None)
 CONFIG = GATEWAY + """

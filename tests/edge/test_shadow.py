@@ -8,9 +8,9 @@ import rule_module as m
 from pipeline_world import modules
 
 from edge.columns._batch import Batch
+from edge.columns.schema import Field, Schema
 from edge.host.compile import Cache
 from edge.host.rule import Rule
-from edge.columns.schema import Field, Schema
 from edge.shadow import CHUNK, SAMPLES, TEXT_MAX, TRAPS_MAX, VALUES_MAX, WINDOW_CALLS, WINDOW_ROWS, Shadow, common, spelled
 
 __all__ = ["modules"]

@@ -11,8 +11,8 @@ from test_pipeline_traps import CONFIG, PROCESS, TRAP, events
 from test_swap import LONGER, uninterrupted
 
 from edge.errors import ConfigError, RuleError
-from edge.storage.records import DEAD, SCHEMA
 from edge.shadow import TRAPS_MAX
+from edge.storage.records import DEAD, SCHEMA
 
 __all__ = ["modules"]
 

@@ -7,11 +7,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edge.columns._batch import Batch
 from edge._watermark import Watermarks
 from edge.backlog import BYTES_MAX, CALL, CLOCK, ITEMS_MAX, ROWS_MAX, TICK, Backlog, items
-from edge.errors import DiskError
+from edge.columns._batch import Batch
 from edge.columns.schema import Field, Schema
+from edge.errors import DiskError
 from edge.share import BURST_NS, RESERVE, Share
 
 MS = 10**6

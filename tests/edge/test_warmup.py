@@ -5,10 +5,10 @@ from msgspec.structs import replace
 from pipeline_world import RULES, START, S, World, env, modules
 from test_pipeline_damage import damage
 
-from edge.columns._batch import Batch
 from edge._watermark import FORGOTTEN, Watermarks
-from edge.storage.records import TICK
+from edge.columns._batch import Batch
 from edge.columns.schema import Field, Schema
+from edge.storage.records import TICK
 from edge.warmup import Warmup
 
 __all__ = ["modules"]

@@ -2,8 +2,8 @@
 
 from hypothesis import given, strategies as st
 
-from edge.columns._batch import Batch
 from edge._watermark import FORGOTTEN, Watermarks
+from edge.columns._batch import Batch
 from edge.columns.schema import Field, Schema
 
 S = 10**9

@@ -13,12 +13,12 @@ from pathlib import Path
 
 import pytest
 
-from edge.storage.disk import Disk
 from edge.identity import Identity
+from edge.storage.disk import Disk
 from gateway import cli
+from gateway.commands import init
 from gateway.config import reader as config
 from gateway.ingest import passwords
-from gateway.commands import init
 from gateway.init import placing, questions
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "mqtt"))

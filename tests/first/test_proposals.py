@@ -17,9 +17,9 @@ from gateway.deploy import rulebook
 from gateway.discover import page, survey
 from gateway.discover.proposal import PLAIN
 from gateway.discover.sight import spelled
-from gateway.init import page as init_page
-from gateway.ingest.permits import Permits
 from gateway.discover.survey import Survey
+from gateway.ingest.permits import Permits
+from gateway.init import page as init_page
 
 NOW = 1_795_000_000 * 10**9
 SECOND = 10**9

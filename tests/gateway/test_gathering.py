@@ -8,11 +8,11 @@ from memory_disk import MemoryDisk, PowerCut
 from pipeline_world import CONFIG, World, modules, plain
 
 from edge.mqtt._intake import Intake, Topics
-from edge.storage.records import BATCH
 from edge.share import Share
+from edge.storage.records import BATCH
+from gateway.config.units import Durability
 from gateway.daemon import Daemon
 from gateway.gathering import ACK_S, Gathering
-from gateway.config.units import Durability
 from gateway.wear import SURE_S, wear
 
 

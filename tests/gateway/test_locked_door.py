@@ -7,9 +7,9 @@ from types import SimpleNamespace
 import pytest
 
 from gateway import links
+from gateway.cli import main
 from gateway.config import reader as config, spec
 from gateway.ingest import passwords
-from gateway.cli import main
 from gateway.reactor import Reactor
 from gateway.upkeep import Followed
 

@@ -6,8 +6,8 @@ import wasmtime
 from wasm_bytes import leb
 
 from edge.columns._batch import Batch
-from edge.host.module import Module
 from edge.columns.schema import Field, Schema
+from edge.host.module import Module
 
 STREAM = Schema("s", (Field("id", "str"), Field("t", "f64", "C"), Field("n", "i64"), Field("ok", "bool"), Field("at", "time")), key="id", time="at")
 AREA = 0x8000                            # the modules below give the host the memory from here on

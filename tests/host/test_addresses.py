@@ -13,10 +13,10 @@ from edge.host.limits import Limits
 PAGES = (4 << 10, 16 << 10, 64 << 10)        # of ARM64 kernels; a Raspberry Pi 5's has 16 KiB
 FILL = """
 import json, resource, sys
-from edge.host.compile import Cache
-from edge.errors import RuleError
-from edge.host.rule import Rule
 from edge.columns.schema import Field, Schema
+from edge.errors import RuleError
+from edge.host.compile import Cache
+from edge.host.rule import Rule
 from tidegate_rules import path
 most, limit, cache = int(sys.argv[1]), int(sys.argv[2]), Cache(sys.argv[3])
 schema = Schema("env", (Field("temp", "f64", ""),))

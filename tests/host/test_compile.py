@@ -6,8 +6,8 @@ import stat
 import pytest
 
 import rule_module as m
-from edge.host.compile import Cache
 from edge.errors import DiskError, RuleError
+from edge.host.compile import Cache
 from edge.host.rule import Rule
 
 

@@ -6,13 +6,13 @@ import struct
 import pytest
 
 import rule_module as m
-from edge.columns._batch import Batch
 from edge._watermark import Watermarks
+from edge.columns._batch import Batch
+from edge.columns.schema import Field, Schema
 from edge.errors import ConfigError, RuleError
 from edge.graph import order
 from edge.host.plan import encode_params
 from edge.host.rule import Rule
-from edge.columns.schema import Field, Schema
 
 
 def rule(cache, wasm, params=None, schema=m.STREAM, **options):

@@ -110,7 +110,7 @@ def test_a_state_larger_than_the_new_memory_limit_is_refused(cache):
 
 def test_time_to_save_grows_with_memory(cache):
     """A large state is not refused because writing it takes longer than a batch."""
-    spin = f"""(local $i i32) (loop $l (local.set $i (i32.add (local.get $i) (i32.const 1))) (br_if $l (i32.lt_u (local.get $i) (i32.const 6000000))))
+    spin = f"""(local $i i32) (loop $l (local.set $i (i32.add (local.get $i) (i32.const 1))) (br_if $l (i32.lt_u (local.get $i) (i32.const 20000000))))
         (i32.const {SAVED})"""
     assert made(saver(spin, pages=1024), cache, time_ns=1_000_000, memory_bytes=64 << 20).saved() == b""
     with pytest.raises(RuleError, match="stopped in tg_save"):

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 import rule_module as m
-from edge.host import _wasmtime
 from edge.errors import RuleError
+from edge.host import _wasmtime
 from edge.host.limits import Limits
 from edge.host.rule import Rule
 

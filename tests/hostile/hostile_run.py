@@ -29,16 +29,16 @@ import rule_module as m
 import wasmtime
 from memory_disk import MemoryDisk
 
-from edge.mqtt._intake import Intake, Topics
 from edge._watermark import Watermarks
-from edge.host.code import check
 from edge.codec.batches import encode_columns
+from edge.columns.schema import Schema
+from edge.errors import ConfigError, RuleError
+from edge.host.code import check
 from edge.host.compile import Cache
 from edge.host.engine import engine, new_engine
-from edge.errors import ConfigError, RuleError
 from edge.host.limits import Limits
 from edge.host.rule import Rule
-from edge.columns.schema import Schema
+from edge.mqtt._intake import Intake, Topics
 from edge.stage import Stage, Stream
 from edge.succession import partial_schema
 from gateway.config.reader import parse

@@ -14,8 +14,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from edge.columns._batch import Batch
-from edge.host.compile import Cache
 from edge.errors import RuleError
+from edge.host.compile import Cache
 from edge.host.rule import Rule
 from gateway.isolation import _channel as c
 from gateway.isolation._answerer import Answerer

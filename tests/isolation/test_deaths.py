@@ -13,8 +13,8 @@ from pipeline_script import script
 from pipeline_world import START, S, Script, World, modules
 from test_pipeline_traps import CONFIG, PROCESS
 
-from edge.host.compile import Cache
 from edge.errors import RuleError
+from edge.host.compile import Cache
 from edge.host.limits import Limits
 from edge.host.rule import Rule
 from gateway.isolation import workshop as module

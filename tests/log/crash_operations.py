@@ -14,12 +14,12 @@ from memory_disk import FaultyDisk
 from module_maker import rule
 
 from edge.checkpoint import CheckpointStore
-from edge.errors import DiskError, RuleError
-from edge.identity import Identity
-from edge.storage.log import Log
-from edge.host.module import Module
-from edge.rule_store import RuleStore
 from edge.columns.schema import Field, Schema
+from edge.errors import DiskError, RuleError
+from edge.host.module import Module
+from edge.identity import Identity
+from edge.rule_store import RuleStore
+from edge.storage.log import Log
 from edge.uploads import Uploads
 from gateway.deploy.audit import Audit
 
@@ -72,6 +72,7 @@ class LogOperation:
         assert not log.recovery.warnings and not log.damaged_since(0), vars(log.recovery)
         if oracle.gone_before and self.quota < 1 << 20:
             told = {first + i for r in read_all(log) if r.kind == GAP for first in [r.first] for i in range(r.count)}
+            told |= {first + i for kind, _, first, count, _ in log.notices.events if kind == 2 for i in range(count)}
             held = {r.first for r in read_all(log) if r.kind == 2}
             assert {n for n, position in enumerate(oracle.records) if position < oracle.acknowledged} <= told | held, "evicted, and no gap says so"
         oracle.restart(log)

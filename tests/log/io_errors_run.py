@@ -1,6 +1,6 @@
 """I/O errors at each n-th operation of a run, until one that has no n-th operation.
 
-    python io_errors_run.py --seed 1 --count 9482 [--first 0]
+    python io_errors_run.py --seed 1 --count 11198 [--first 0]
 
 A unit is a fault (FAULTS) at an operation of a run: the log alone (appends, rolls, truncations, drops, evictions, checkpoints), a gateway on data that it finds (start,
 events, checkpoint, upload, push, swap, audit, drain), and from unit SHORT on a gateway for long, with restarts. The first SHORT units are all faults at all operations of
@@ -41,7 +41,7 @@ LIE = FaultyDisk.LIE
 FAULTS = ((errno.EIO, 1), (errno.EIO, 4), (errno.ENOSPC, 1), (errno.ENOSPC, 9), (errno.EDQUOT, 2), (errno.EROFS, 4), (errno.EINTR, 1), ("short", 1), ("short", 3), (LIE, 1), (LIE, 2))
 READS = ("open", "pread")
 PASSED = ("lock", "listdir", "mkdir", *READS)
-SHORT_N, LONG_N = 431, 2503              # primes: more than the runs have operations
+SHORT_N, LONG_N = 509, 2503              # primes: more than the runs have operations
 SHORT, FULL = 2 * len(FAULTS) * SHORT_N, 2 * len(FAULTS) * SHORT_N + len(FAULTS) * LONG_N
 EVENTS = 3
 TRIES = 30

@@ -7,11 +7,11 @@ from log_oracle import open_log, read_all
 from module_maker import rule
 
 from edge.checkpoint import CheckpointStore
+from edge.columns.schema import Field, Schema
 from edge.errors import RuleError
 from edge.identity import Identity
-from edge.storage.memory import Memory
 from edge.rule_store import RuleStore
-from edge.columns.schema import Field, Schema
+from edge.storage.memory import Memory
 from gateway.deploy.audit import Audit
 
 

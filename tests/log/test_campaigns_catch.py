@@ -12,11 +12,11 @@ import rot_files
 from crash_states import Found, Recorder
 from memory_disk import FaultyDisk
 
+from edge.pipeline import Pipeline
 from edge.storage import whole
 from edge.storage._crc32c import crc32c
 from edge.storage._record import Scan
 from edge.storage.log import Log
-from edge.pipeline import Pipeline
 from edge.storage.segment import Segment
 
 

@@ -3,8 +3,8 @@ import random
 import pytest
 from memory_disk import MemoryDisk
 
-from edge.storage._pages import changed, fingerprints
 from edge.checkpoint import DELTAS_MAX, CheckpointStore
+from edge.storage._pages import changed, fingerprints
 
 WHERE = "data/checkpoint"
 

@@ -10,9 +10,9 @@ import zstandard
 from memory_disk import MemoryDisk
 from test_log_edges import Odd, refused
 
-from edge.storage._pages import PAGE_BYTES, changed, fingerprints
 from edge.checkpoint import COMMIT, DELTAS_MAX, PAGES, PAGES_PER_RECORD, CheckpointStore
 from edge.errors import DiskError
+from edge.storage._pages import PAGE_BYTES, changed, fingerprints
 
 WHERE = "data/checkpoint"
 

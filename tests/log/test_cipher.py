@@ -9,15 +9,15 @@ import pytest
 from log_oracle import DIRECTORY, Oracle, open_log, read_all
 from memory_disk import FaultyDisk, MemoryDisk, PowerCut
 
+from edge.errors import ConfigError, DiskError
 from edge.storage._crc32c import crc32c
 from edge.storage._record import HEADER_BYTES
 from edge.storage.cipher import MARK, Cipher, cipher_of
-from edge.errors import ConfigError, DiskError
 from edge.storage.log import Log
 from edge.storage.mending import Mending
 from edge.storage.reading import LogReader
-from gateway.config import reader as config
 from gateway.commands import buffer
+from gateway.config import reader as config
 from gateway.daemon import Daemon
 
 pytest.importorskip("cryptography")

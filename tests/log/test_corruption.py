@@ -6,8 +6,8 @@ import pytest
 from log_oracle import DIRECTORY, open_log, read_all
 from memory_disk import MemoryDisk
 
-from edge.storage._crc32c import crc32c
 from edge.errors import DiskError
+from edge.storage._crc32c import crc32c
 from edge.storage.segment import SEGMENT_HEADER
 
 PAYLOADS = [b"payload %d " % i * 5 for i in range(9)]          # three records a segment, positions 0..8 without preamble

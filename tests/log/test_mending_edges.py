@@ -7,8 +7,8 @@ from memory_disk import FaultyDisk, MemoryDisk
 from test_log_edges import Odd, refused
 from test_mending import FILES, D, damage_of, held, mend, opened, readable, rot
 
-from edge.storage.disk import Disk
 from edge.errors import DiskError
+from edge.storage.disk import Disk
 from edge.storage.mending import Mending
 from edge.storage.reading import LogReader
 

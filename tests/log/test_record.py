@@ -5,9 +5,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from edge.errors import DiskError
 from edge.storage._crc32c import by_instruction, crc32c, crc32c_by_table
 from edge.storage._record import PAYLOAD_BYTES_MAX, SEALED, Scan, decode, encode, fields, is_blank, position_of
-from edge.errors import DiskError
 
 READ_PDU = bytes.fromhex("01c00000000000000000000000000000140000000000040000000014000000182800000000000000" "0200000000000000")
 RFC3720_B4 = [(bytes(32), 0x8A9136AA), (b"\xff" * 32, 0x62A8AB43), (bytes(range(32)), 0x46DD794E), (bytes(range(31, -1, -1)), 0x113FDB5C),

@@ -10,9 +10,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from module_maker import rule
 
-from edge.storage.disk import Disk
 from edge.errors import ConfigError, DiskError, RuleError, TidegateError
 from edge.host.module import Module
+from edge.storage.disk import Disk
 from gateway.deploy.jobs import UNFINISHED_MAX
 from gateway.requests import ROUTES
 from rulec import keys

@@ -18,11 +18,11 @@ from paho.mqtt.properties import Properties
 from count_world import MOSQUITTO, Mosquitto
 from edge.errors import RuleError, UpstreamError
 from gateway import client
+from gateway.forward.upstream import Upstream
 from gateway.manage import mailbox, postbox, remote
 from gateway.manage.mailbox import Mailbox, decode
 from gateway.reactor import Reactor
 from gateway.requests import NoAnswer
-from gateway.forward.upstream import Upstream
 from fake_manager import FakeManager
 from site_world import free_port
 

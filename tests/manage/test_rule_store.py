@@ -9,10 +9,10 @@ from hypothesis import strategies as st
 from memory_disk import FaultyDisk, MemoryDisk, PowerCut
 from module_maker import rule
 
-from edge.storage import whole
 from edge.errors import DiskError, RuleError
 from edge.host.module import SIGNATURE_SECTION, Module, with_section
 from edge.rule_store import RuleStore
+from edge.storage import whole
 
 RULES = "data/rules"
 A, B, C, D = (rule("hot", version) for version in (1, 2, 3, 4))

@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from module_maker import rule
 
-from edge.host import signature
 from edge.errors import ConfigError, RuleError
+from edge.host import signature
 from edge.host.module import SIGNATURE_SECTION, Module, with_section
 from gateway import cli
 from gateway.config import reader as config, spec

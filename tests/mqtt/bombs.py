@@ -12,10 +12,10 @@ from pathlib import Path
 import packet_shapes as shapes
 import zstandard
 
-from edge.decoding._json import loads
 from edge.codec.batches import MESSAGE_BYTES_MAX, decode_message
-from edge.errors import TidegateError
 from edge.codec.wire import unwrap
+from edge.decoding._json import loads
+from edge.errors import TidegateError
 
 SECONDS_MAX = 5.0
 FACTOR = 1.5

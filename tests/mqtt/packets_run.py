@@ -24,10 +24,10 @@ import packet_shapes as shapes
 from flood import Flooded, judge
 from site_world import Site
 
+from edge.errors import DeviceError
 from edge.mqtt import packets as mqtt
 from edge.mqtt._intake import Intake, Topics
 from edge.mqtt._mqtt import Flow
-from edge.errors import DeviceError
 from gateway.ingest import device as device_module
 from gateway.ingest.listener import Listener
 from gateway.reactor import Reactor

@@ -8,10 +8,10 @@ from paho.mqtt.enums import CallbackAPIVersion
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 
+from edge.errors import DeviceError
 from edge.mqtt import packets as mqtt
 from edge.mqtt._intake import Intake, Topics
 from edge.mqtt._mqtt import FAULTS, Flow
-from edge.errors import DeviceError
 
 MORE, OTHER, FULL, FAULT, LARGE = range(5)
 

@@ -11,10 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from raw_client import Raw, payloads, publish
 
-from edge.mqtt import packets as mqtt
 from edge.errors import ConfigError
-from gateway.ingest import passwords
+from edge.mqtt import packets as mqtt
 from gateway.client import Client
+from gateway.ingest import passwords
 from gateway.ingest.doorman import Doorman
 from gateway.ingest.permits import Permits
 from gateway.ingest.verifier import FAILURES_MAX, WAITING_MAX, Verifier

@@ -5,8 +5,8 @@ import string
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edge.mqtt._permission import Permission, is_forbidden
 from edge.decoding.contract import topic_matches
+from edge.mqtt._permission import Permission, is_forbidden
 
 LEVELS = st.sampled_from(["", "a", "b", "ab", "ä", "sensors"])
 TOPICS = st.lists(LEVELS, min_size=1, max_size=4).map("/".join).filter(bool)

@@ -7,10 +7,11 @@ from pathlib import Path
 
 import pytest
 
+from edge.errors import DiskError
 from edge.storage._crc32c import crc32c
 from edge.storage.disk import Disk
-from edge.errors import DiskError
 from edge.storage.log import Log
+from edge.storage.notices import Notices
 from edge.storage.reading import LogReader
 from edge.times import nanoseconds, timestamp
 from written_world import START_NS, STEP_NS, World, answer, fingerprint, tidegate
@@ -74,7 +75,7 @@ def test_ls_does_not_count_what_a_later_segment_made_void(world, capfdbinary):
 def test_evicted_events_show_as_gaps(tmp_path, capfdbinary):
     world = World(tmp_path / "data", quota=24 << 10)
     outbox = world.pipeline.outboxes[0]
-    outbox.log._on_evict = outbox.on_evict
+    outbox.log._on_evict, outbox.log.notices = outbox.on_evict, Notices(outbox.log.disk, outbox.log.directory, [])
     world.fill(200)
     found = answer(capfdbinary, "buffer", "ls", data=world.data)["logs"]["outbox/all"]
     assert sum(outbox.evicted.values()) == found["gaps"] > 0

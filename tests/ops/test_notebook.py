@@ -6,8 +6,8 @@ import sys
 import pytest
 
 import edge
-from edge.columns._batch import Batch
 from edge.codec.batches import encode_batch
+from edge.columns._batch import Batch
 from edge.columns.schema import Field, Schema
 
 

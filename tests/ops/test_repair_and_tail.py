@@ -9,8 +9,8 @@ from types import SimpleNamespace
 import pytest
 
 from edge.storage.disk import Disk
-from gateway.inspection import store
 from gateway.commands.buffer import _ROWS
+from gateway.inspection import store
 from gateway.inspection.follow import tail
 from written_world import World, answer, fingerprint, tidegate
 

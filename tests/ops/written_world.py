@@ -5,17 +5,17 @@ import json
 import os
 from pathlib import Path
 
-from edge.decoding._decode import Decoder, Router
-from edge.mqtt._intake import Intake, Topics
 from edge._watermark import Watermarks
+from edge.decoding._decode import Decoder, Router
 from edge.decoding.contract import Contract, FieldSource
-from edge.storage.disk import Disk
 from edge.errors import RuleError
 from edge.identity import Identity
-from edge.storage.log import Log
+from edge.mqtt._intake import Intake, Topics
 from edge.outbox import Outbox
 from edge.pipeline import Pipeline
 from edge.stage import Stage, Stream
+from edge.storage.disk import Disk
+from edge.storage.log import Log
 from gateway import cli
 
 START_NS = 1_790_000_000_000_000_000

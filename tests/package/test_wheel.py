@@ -82,8 +82,8 @@ def test_a_notebook_needs_one_import(environment, tmp_path):
     script = """
 import edge, sys
 assert "edge.codec.receiver" not in sys.modules and "edge.codec.batches" not in sys.modules
-from edge.columns._batch import Batch
 from edge.codec.batches import encode_batch
+from edge.columns._batch import Batch
 from edge.columns.schema import Field, Schema
 batch = Batch.from_rows(Schema("s", (Field("v", "i64"),)), [{"v": 1}, {"v": None}], first_sequence=7)
 message = encode_batch(batch, gateway="g", epoch=1)

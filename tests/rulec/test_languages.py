@@ -6,14 +6,14 @@ from pathlib import Path
 
 import pytest
 
-from edge.rehearsal import samples, trial
-from edge.columns._batch import Batch
 from edge._watermark import Watermarks
-from edge.host.compile import Cache
+from edge.columns._batch import Batch
+from edge.columns.schema import Field, Schema
 from edge.errors import ConfigError
+from edge.host.compile import Cache
 from edge.host.module import Module
 from edge.host.rule import Rule
-from edge.columns.schema import Field, Schema
+from edge.rehearsal import samples, trial
 from rulec.build import build
 from rulec.scaffold import ENDINGS, scaffold
 

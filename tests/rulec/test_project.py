@@ -4,9 +4,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from edge.columns.schema import Field
 from edge.errors import ConfigError
 from edge.host.manifest import Manifest
-from edge.columns.schema import Field
 from rulec import project
 
 GOOD = """

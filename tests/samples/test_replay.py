@@ -8,9 +8,9 @@ from pipeline_world import World, modules
 from test_pipeline_traps import GROW, LOOP, NONSENSE, TRAP, config, play
 
 from edge.host.compile import Cache
-from edge.storage.records import BATCH, SCHEMA
 from edge.rehearsal.recording import Recording, Ruled, Settings, Spans
 from edge.rehearsal.replay import Player
+from edge.storage.records import BATCH, SCHEMA
 from gateway.config.reader import parse
 
 __all__ = ["config", "modules"]

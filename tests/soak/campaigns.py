@@ -46,7 +46,7 @@ CAMPAIGNS = (
              "cuts", 500, 15_000, 500, "log/power_cut_run.py"),
     Campaign("bit_rot", "a flipped bit is harmless or detected, and costs the record that holds it at most; the start goes on", "flips", 131_072, 8_388_608, 131_072,
              "log/bit_rot_run.py"),
-    Campaign("io_errors", "an I/O error at any operation loses nothing that was acknowledged and stops nothing for longer than the disk refuses", "faults", 9482, 37_015, 4741,
+    Campaign("io_errors", "an I/O error at any operation loses nothing that was acknowledged and stops nothing for longer than the disk refuses", "faults", 11_198, 38_731, 5599,
              "log/io_errors_run.py"),
     Campaign("years", "a gateway-year with power cuts, outages, clock steps, changes and hostile peers breaks no promise", "simulated gateway-years", 1, 1000, 5,
              "world/years_run.py"),

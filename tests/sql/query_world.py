@@ -2,14 +2,14 @@
 
 import wasmtime
 
-from edge.columns._batch import Batch
 from edge._watermark import Watermarks
+from edge.columns._batch import Batch
+from edge.columns.schema import Field, Schema
 from edge.host.code import check
 from edge.host.engine import engine
 from edge.host.module import Module
 from edge.host.resident import Here
 from edge.host.rule import Rule
-from edge.columns.schema import Field, Schema
 from rulec import sql
 
 SECOND = 10**9

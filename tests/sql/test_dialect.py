@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from query_world import ENV, PLAIN
 
-from edge.errors import ConfigError, RuleError
 from edge.columns.schema import Field, Schema
+from edge.errors import ConfigError, RuleError
 from rulec import sql
 from rulec.sql import reference
 

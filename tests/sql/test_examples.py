@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 from query_world import InThisProcess
 
-from edge.rehearsal import samples, trial
 from edge.host.module import Module
+from edge.rehearsal import samples, trial
 from rulec.build import build
 
 ROOT = Path(__file__).parents[2]

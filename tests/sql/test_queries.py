@@ -8,11 +8,11 @@ import pytest
 from query_world import ENV, PLAIN, SECOND, World, select
 
 from edge._watermark import Watermarks
-from edge.host.compile import Cache
+from edge.columns.schema import Field, Schema
 from edge.errors import RuleError
+from edge.host.compile import Cache
 from edge.host.module import Module
 from edge.host.rule import Rule
-from edge.columns.schema import Field, Schema
 
 LIMIT = {"parameters": {"limit": "f64"}, "given": {"limit": 30.0}}
 

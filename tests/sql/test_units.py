@@ -3,8 +3,8 @@
 import pytest
 from query_world import ENV, World
 
-from edge.host.module import Module
 from edge.columns.schema import Field, Schema
+from edge.host.module import Module
 
 UNITS = Schema("env", tuple(Field(f.name, f.kind, {"temp": "°C", "n": "pcs"}.get(f.name, "")) for f in ENV.fields), key="device", time="ts")
 

@@ -26,9 +26,9 @@ from campaign import main  # first: it finds the other folders
 import packet_shapes as shapes
 
 from edge.mqtt._mqtt import Flow
-from gateway.config import reader as config
 from gateway.bench import workload
 from gateway.bench.sink import Sink
+from gateway.config import reader as config
 from gateway.daemon import Daemon
 
 EVENTS = 10_000

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from gateway.manage import remote
 from gateway.bench import footprint, rig, workload
 from gateway.bench.rates import LANES, LISTENER
+from gateway.manage import remote
 from tidegate_rules import path
 
 # docs/operations.md, Memory: the daemon, and all of it while a module is examined by its children.

@@ -17,9 +17,9 @@ pytest.importorskip("cryptography", reason="the TLS tests make a CA with `crypto
 from authority import Authority  # noqa: E402
 
 from gateway import links
-from gateway.config import reader as config  # noqa: E402
 from gateway.cli import main  # noqa: E402
 from gateway.client import Client  # noqa: E402
+from gateway.config import reader as config  # noqa: E402
 from gateway.reactor import Reactor  # noqa: E402
 
 PAGES = sorted((ROOT / "docs/brokers").glob("*.md"))

@@ -1,12 +1,12 @@
 """What stands in an outbox leaves once its cause is durable in the journal, and not before: else a power cut would make something else of its numbers."""
 
 import pytest
-from edge.columns._batch import Batch
 from edge.codec.batches import encode_columns
-from edge.storage.disk import Disk
-from edge.storage.log import Log
+from edge.columns._batch import Batch
 from edge.outbox import Outbox
 from edge.stage import Stream
+from edge.storage.disk import Disk
+from edge.storage.log import Log
 from gateway.forward.lane import Lane
 from gateway.forward.policy import Policy
 

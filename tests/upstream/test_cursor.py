@@ -4,10 +4,10 @@ import json
 import random
 
 import msgpack
-from edge.columns._batch import Batch
 from edge.codec.batches import encode_columns
-from edge.storage.records import BATCH, SCHEMA
+from edge.columns._batch import Batch
 from edge.columns.schema import Field, Schema
+from edge.storage.records import BATCH, SCHEMA
 from gateway.forward.lane import RANGES_MAX, _merged
 
 from fake_log import FakeLog

@@ -4,8 +4,8 @@ import json
 import random
 
 import pytest
-from edge.columns._batch import Batch
 from edge.codec.batches import encode_columns
+from edge.columns._batch import Batch
 from edge.errors import ConfigError
 from edge.storage.records import BATCH, GAP
 from gateway.forward.lane import Lane

@@ -10,13 +10,13 @@ from pathlib import Path
 
 import msgpack
 import pytest
-from edge.columns._batch import Batch
 from edge.codec.batches import encode_ledger
-from edge.storage.disk import Disk
+from edge.columns._batch import Batch
+from edge.columns.schema import Field, Schema
 from edge.errors import ConfigError
+from edge.storage.disk import Disk
 from edge.storage.log import Log
 from edge.storage.records import GAP, SCHEMA
-from edge.columns.schema import Field, Schema
 from gateway import client
 from gateway.reactor import Reactor
 from gateway.receive import Receive

@@ -10,11 +10,11 @@ import sys
 import msgpack
 import pytest
 
-from edge.columns._batch import Batch
 from edge.books import SCHEMA as LEDGER
 from edge.codec.batches import encode_batch, encode_gap, encode_ledger
-from edge.errors import ConfigError, DiskError
+from edge.columns._batch import Batch
 from edge.columns.schema import Field, Schema
+from edge.errors import ConfigError, DiskError
 from gateway.reactor import Reactor
 from gateway.receive import Receive
 

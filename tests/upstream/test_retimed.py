@@ -1,12 +1,12 @@
 """What was stored by a clock that was not set leaves with its time put right, where that can be known, and says which it is. docs/adr/0013"""
 
 import pytest
-from edge.columns._batch import Batch
 from edge.codec.batches import decode_message, encode_columns
-from edge.storage.disk import Disk
-from edge.storage.log import Log
+from edge.columns._batch import Batch
 from edge.outbox import STEPS_MAX, Outbox
 from edge.stage import Stream
+from edge.storage.disk import Disk
+from edge.storage.log import Log
 from gateway.clock import RETIMED, TRUSTED, UNSYNCHRONISED
 from gateway.forward.lane import Lane
 from gateway.forward.policy import Policy

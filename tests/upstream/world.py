@@ -2,11 +2,11 @@
 
 import time
 
-from edge.columns._batch import Batch
 from edge.codec.batches import BATCH as BATCH_MESSAGE
 from edge.codec.batches import CONTEXT, ROW, decode_message, encode_columns
-from edge.storage.records import BATCH
+from edge.columns._batch import Batch
 from edge.columns.schema import Field, Schema
+from edge.storage.records import BATCH
 from gateway.forward.lane import Lane
 from gateway.forward.policy import Policy
 from gateway.forward.upstream import Upstream

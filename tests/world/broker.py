@@ -9,8 +9,8 @@
 from contextlib import suppress
 
 from edge.codec.batches import BATCH, CONTEXT, ROW
-from edge.errors import UpstreamError
 from edge.codec.receiver import Receiver
+from edge.errors import UpstreamError
 
 BEHAVIOURS = ("good", "slow", "mute", "shuffle", "forget", "flap", "garbage", "refuse")
 GARBAGE = (b"\xff" * 8, b"\x00\x00", b"\x40\x00", b"\x40\x02\xff\xff", b"\x30\xff\xff\xff\xff\xff", b"\x90\x03\x00\x01\x80", b"\x20\x03\x00\x00\x00",

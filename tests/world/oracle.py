@@ -7,9 +7,9 @@ from collections import defaultdict
 
 import msgpack
 
+from edge.columns.schema import Schema
 from edge.storage.memory import Memory
 from edge.storage.records import BATCH, CLOCK, DEAD, SCHEMA, TICK, between, read_letter
-from edge.columns.schema import Schema
 from gateway.core import Core
 
 S = 10**9

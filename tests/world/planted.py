@@ -17,9 +17,9 @@ from edge._watermark import FORGOTTEN
 from edge.outbox import Outbox
 from edge.pipeline import Pipeline
 from gateway import core
-from gateway.forward import track
 from gateway.clock import TRUSTED
 from gateway.daemon import Daemon
+from gateway.forward import track
 from gateway.forward.lane import Lane
 
 

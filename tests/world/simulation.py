@@ -17,10 +17,10 @@ from settings import ENV, GONE, TUMBLE
 
 from edge.errors import ConfigError, DiskError, RuleError
 from edge.ledger import accounts, check
+from edge.share import Share
 from edge.storage.records import between
 from gateway import core
 from gateway import daemon as daemon_module
-from edge.share import Share
 from gateway.config.reader import parse
 from gateway.daemon import Daemon
 
