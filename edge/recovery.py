@@ -41,12 +41,11 @@ class Recovered(Struct):
 
 
 def capture(pipeline, lanes, running=None):
-    """(meta, images) of a pipeline that is between two batches. lanes: lane name -> its cursor state, plain data. running: what deployed() gives back."""
+    """(meta, images) of a pipeline that is between two batches; once they are saved, notices of what went may go. lanes: lane name -> its cursor state, plain data. running: what deployed() gives back."""
     assert not any(s.waiting for s in pipeline.inputs), "what is stored must run before its journal position is committed"
     for outbox in pipeline.outboxes:
         outbox.write()
         outbox.writer.sync()
-        outbox.log.notices.drop()
     pipeline.sync()
     meta = {
         "version": META_VERSION,

@@ -270,6 +270,8 @@ class Core:
         cursors = self.cursors()
         self.checkpoints.save(*capture(self.pipeline, cursors, {"generation": self.generation, "deployments": self._plain()}))
         self.pipeline.journal.log.keep_from = journal_position(self.checkpoints.oldest_meta)
+        for outbox in self.outboxes.values():
+            outbox.log.notices.drop()    # their gaps are counted, and in the log or upstream
         self._cursors, self.urgent = cursors, False
         if self._filed != self.generation:
             try:

@@ -23,7 +23,7 @@ from edge.storage.disk import FULL
 from edge.storage.notices import Notices
 from edge.storage.opening import Opening, write_index
 from edge.storage.reader import Reader
-from edge.storage.segment import CONTINUES, SEALED_RECORDS, SEGMENT_HEADER, SKIPS, Segment
+from edge.storage.segment import CONTINUES, SEALED_RECORDS, SEGMENT_HEADER, SKIPS, TORN, Segment
 
 UNSYNCED_BYTES_MAX = 1 << 20         # in RAM; append() syncs by itself beyond that
 BLOCK = 4096                         # of a file system: the least that it writes
@@ -45,8 +45,7 @@ class Log:
         self.disk, self.directory = disk, directory
         self.segment_bytes_max = min(segment_bytes_max, quota_bytes_max // 4)
         self.quota_bytes_max = quota_bytes_max
-        self.keep_from = None
-        self.needed = lambda: [[0, None]]        # ranges of positions of use, the last without an end; asked before each eviction
+        self.keep_from, self.needed = None, lambda: [[0, None]]          # needed: ranges of positions of use, the last without an end; asked before each eviction
         self._cipher = cipher
         self._preamble, self._on_evict = preamble or (lambda: ()), on_evict
         try:
@@ -80,6 +79,7 @@ class Log:
         self.evicts_before = 0           # on_evict was told of the events before this position: they go, or are gone
         self._new = None                 # the active segment while no record of it is durable: not in _segments
         self._reader = Reader(disk, directory, self.recovery, cipher)
+        self._torn = self._reader.torn(self._segments)           # the next segment says so: no later opening is to take it for damage
         if found.unsure and found.unsure[-1] is self._segments[-1]:
             self._write_again(self._segments.pop())
         if found.head > self.head:       # no position is given twice, and every later start comes to the same
@@ -174,7 +174,7 @@ class Log:
             self._litter.pop()
         self._serial += 1
         before = next((s.end for s in reversed(self._segments) if s.end > s.first), first)
-        flags = CONTINUES * self._continues | SKIPS * (first > before) | SEALED_RECORDS * (self._cipher is not None)
+        flags = CONTINUES * self._continues | SKIPS * (first > before) | SEALED_RECORDS * (self._cipher is not None) | TORN * self._torn
         self._new = segment = Segment(self._serial, first, self._salt, flags)
         self._fd = self.disk.create(f"{self.directory}/{segment.name}.seg")
         self.disk.truncate(self._fd, self.segment_bytes_max)     # then fdatasync need not write a new size each time
@@ -183,7 +183,7 @@ class Log:
     def _adopt(self, segment):
         self._segments.append(segment)
         self._disk_bytes += segment.size
-        self._new = None
+        self._new, self._torn = None, False
 
     def _write_all(self, data, offset):
         self.written_bytes += BLOCK * (-(-(offset + len(data)) // BLOCK) - offset // BLOCK)

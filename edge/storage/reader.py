@@ -1,7 +1,9 @@
 """Reading segments: sequentially at one pread a call, from anywhere by the index, passing over what is damaged and counting it."""
 
+from contextlib import suppress
+
 from edge.storage._record import FOLLOWS_DURABLE, HEADER_BYTES, Scan
-from edge.storage.segment import WINDOW_BYTES, Segment, merged, walk
+from edge.storage.segment import TORN, WINDOW_BYTES, Segment, merged, walk
 
 
 class Reader:
@@ -63,16 +65,29 @@ class Reader:
         return [(kind, stream, first, end - first) for kind, stream, first, end in merged(segment.ranges)]
 
     def damaged(self, segments, position) -> int:
-        """How many records of `segments` from a position on cannot be read; not of the last group that was written."""
-        sure = 0
+        """How many records of `segments` from a position on cannot be read, of those that were durable."""
+        sure, torn = self._sure(segments, position)
+        return sum(b - max(a, position) for a, b in self.recovery.lost if b > position and a < sure and not any(first <= a < end for first, end in torn))
+
+    def torn(self, segments) -> bool:
+        """Whether something is missing of the last group that was written."""
+        with suppress(OSError):
+            return bool(self.recovery.lost) and self.recovery.lost[-1][0] >= self._sure(segments[-2:], 0)[0]
+        return False
+
+    def _sure(self, segments, position) -> tuple:
+        """(position before which all was durable, ranges of positions before it of which what is missing was not)."""
+        sure, torn = 0, []
         for segment in segments:
             if position < segment.end:
+                if segment.flags & TORN:
+                    torn.append((sure, segment.first))
                 if segment.follows_durable:
                     sure = segment.first
                 for r in self.records(segment, segment.first, payloads=False):
                     if r.flags & FOLLOWS_DURABLE:
                         sure = r.position
-        return sum(b - max(a, position) for a, b in self.recovery.lost if b > position and a < sure)
+        return sure, torn
 
     def forget(self, segment):
         """A segment is removed or shortened."""

@@ -29,6 +29,7 @@ SKIPS = 2                            # header flag: positions before `first` tha
 MENDED = 4                           # header flag: they are lost, and a repair has put aside what was left of them
 SEALED_RECORDS = 8                   # header flag: it may hold sealed records
 UNSURE = 16                          # header flag: a repair made it, and it does not say that all before it was durable
+TORN = 32                            # header flag: what is missing of the last group before it was torn by a power cut, and never durable
 SEGMENT_HEADER = struct.Struct("<8sHHIQII")
 INDEX_MAGIC = b"TIDEIDX\n"
 INDEX_HEADER = struct.Struct("<8sIIQQQQII")

@@ -222,6 +222,26 @@ def test_a_gap_that_goes_was_counted_up_to_where_the_state_says():
     assert after.state()["evicted_to"] == {1: 803}
 
 
+def test_gaps_that_upstream_has_and_no_checkpoint_knows_are_counted_after_a_power_cut():
+    """They were written, sent, acknowledged and dropped while checkpoints failed: the notices tell of them still."""
+    disk = SmallDisk()
+    outbox, *then = filled(disk)
+    evict(outbox)
+    disk.room = None
+    outbox.writer.sync()
+    outbox.log.roll()
+    end = outbox.log.head
+    put(outbox, made(gathers=False)[1], 1)
+    outbox.writer.sync()
+    outbox.log.drop_before(end)
+    assert not sequences(outbox, GAP)
+    lane = LANE | {"rows_acked": {}}
+    after = again(disk.after_cut(0), *then, lane)
+    assert after.evicted == outbox.evicted and lane["rows_acked"] == {1: 2400 - outbox.evicted[1]}
+    once_more = again(after.log.disk.after_cut(0), *then, lane | {"rows_acked": {}})
+    assert once_more.evicted == outbox.evicted
+
+
 def test_notices_go_once_the_gaps_are_durable_and_what_is_no_notice_is_none():
     disk = SmallDisk()
     outbox, *_ = filled(disk)

@@ -1,5 +1,5 @@
 import pytest
-from log_oracle import Oracle, open_log, scenario
+from log_oracle import Oracle, open_log, read_all, scenario
 from memory_disk import MemoryDisk, PowerCut
 
 
@@ -71,3 +71,30 @@ def test_the_torn_first_group_of_a_segment_is_no_damage():
     disk.files[segment].data[512:1024] = bytes(512)                      # four of its records
     log = open_log(MemoryDisk({path: node.data for path, node in disk.files.items()}))
     assert log.recovery.lost and not log.damaged_since(0)
+
+
+def test_what_was_torn_once_is_no_damage_to_a_later_start():
+    """Much is durable behind it then; what was durable before it counts as before."""
+    def opened(disk):
+        return open_log(MemoryDisk({path: bytes(node.data) for path, node in disk.files.items() if path.endswith(".seg")}))
+
+    log = open_log(MemoryDisk(), segment_bytes_max=1 << 16)
+    for first in range(3):
+        log.append(2, 3, first, 1, bytes([first]) * 200)
+        log.sync()
+    for first in range(3, 6):
+        log.append(2, 3, first, 1, bytes([first]) * 200)                 # one group, of which the power cut takes the middle
+    log.sync()
+    data = next(node.data for path, node in log.disk.files.items() if path.endswith(".seg"))
+    at = data.index(bytes([4]) * 200)
+    data[at:at + 200] = bytes(200)
+    for _ in range(3):
+        log = opened(log.disk)
+        assert log.recovery.lost == [(5, 6)] and log.damaged_since(0) == 0
+        log.append(2, 3, log.head, 1, b"durable behind it")
+        log.sync()
+    assert [r.first for r in read_all(log) if r.kind == 2][:5] == [0, 1, 2, 3, 5]
+    data = min((path, node.data) for path, node in log.disk.files.items() if path.endswith(".seg"))[1]
+    at = data.index(bytes([1]) * 200)
+    data[at:at + 200] = bytes(200)
+    assert opened(log.disk).damaged_since(0) == 1
