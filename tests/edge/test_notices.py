@@ -361,3 +361,43 @@ def test_gaps_that_were_written_after_all_are_announced_once():
     after = again(disk.after_cut(0), *then)
     told = sequences(after, GAP)
     assert told and len(told) == len(set(told)) == after.evicted[1]
+
+
+def full_start():
+    """(disk, state, sequences): after a power cut, of an outbox that is to be cut back."""
+    disk = SmallDisk()
+    outbox, state, numbers = filled(disk, full=False)
+    put(outbox, made(gathers=False)[1], 5)
+    outbox.writer.sync()
+    return disk.after_cut(0), state, numbers
+
+
+@pytest.mark.parametrize("indexes", [True, False])
+@pytest.mark.parametrize("back", [0, 1000])
+def test_a_start_on_a_full_disk_cuts_back_in_room_of_its_own(indexes, back):
+    """Of segments that are void, of an index, or of the reserve."""
+    disk, state, numbers = full_start()
+    head = state["head"] - back // 40
+    outbox, *_ = made(gathers=False, disk=disk)
+    for path in [path for path in disk.files if path.endswith(".idx") and not indexes]:
+        disk.unlink(path)
+    disk.room = disk.used()
+    outbox.cut_back(state | {"head": head}, numbers)
+    assert outbox.log.head == head and outbox.log.tail == 0
+    there = sequences(outbox)
+    assert there == list(range(len(there))) and len(there) >= 2400 - back - 40
+    disk.room = None
+    again = made(gathers=False, disk=disk.after_cut(0))[0]
+    assert again.log.head == head and sequences(again) == there
+
+
+def test_a_block_is_had_of_an_index_of_the_reserve_or_not_at_all():
+    disk = FaultyDisk(lambda number, name: None)
+    notices = Notices(disk, "data/outbox", [])
+    disk.close(disk.create("data/outbox/00000001-0000000000000000-00000007.idx"))
+    assert notices.spend() and sorted(disk.files) == ["data/outbox/reserve"]
+    assert notices.spend() and not disk.files and not disk.open_files
+    assert not notices.spend()
+    notices.prepare()
+    disk.fault = lambda number, name: errno.EIO if name == "unlink" else None
+    assert not notices.spend() and sorted(disk.files) == ["data/outbox/reserve"]

@@ -98,3 +98,16 @@ def test_what_was_torn_once_is_no_damage_to_a_later_start():
     at = data.index(bytes([1]) * 200)
     data[at:at + 200] = bytes(200)
     assert opened(log.disk).damaged_since(0) == 1
+    unreadable = MemoryDisk({path: bytes(node.data) for path, node in log.disk.files.items() if path.endswith(".seg")})
+    reads = iter(range(1000))
+    pread = unreadable.pread
+    for fails in range(40):                                              # whichever read fails, it opens
+        reads = iter(range(1000))
+
+        def fail(fd, size, offset, fails=fails, reads=reads):
+            if next(reads) == fails:
+                raise OSError(5, "unreadable")
+            return pread(fd, size, offset)
+
+        unreadable.pread = fail
+        open_log(unreadable).close()
