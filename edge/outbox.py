@@ -126,14 +126,14 @@ class Outbox:
         by stream number. lane: its Lane's state of then; what upstream has taken since and is gone is put right in it. Raises DiskError."""
         head = state["head"]
         gaps = [gap for gap in _gaps(between(self.log, head)) if gap[4] <= self.log.tail]        # those of a segment that is there yet may not be all, and its rows are there
-        gaps = sorted({*gaps, *self.log.notices.events})
+        gaps = sorted({gap for gap in (*gaps, *self.log.notices.events) if gap[4] > state.get("told_before", 0)})
         self.log.notices.keep(gaps, head)
         self.log.truncate(head)
         self.cleared = head
         self.load(state)
-        before, counted, known = self._told_before, dict(self._evicted_to), {}
-        self.log.evicts_before = max(self.log.evicts_before, before)
-        for kind, stream, first, count, position in (gap for gap in gaps if gap[4] > before):
+        counted, known = dict(self._evicted_to), {}
+        self.log.evicts_before = max(self.log.evicts_before, self._told_before)
+        for kind, stream, first, count, position in gaps:
             self.log.drop_before(min(head, position))
             self.log.evicts_before = max(self.log.evicts_before, min(head, position))
             seen = known.setdefault(stream, Intervals())

@@ -401,3 +401,19 @@ def test_a_block_is_had_of_an_index_of_the_reserve_or_not_at_all():
     notices.prepare()
     disk.fault = lambda number, name: errno.EIO if name == "unlink" else None
     assert not notices.spend() and sorted(disk.files) == ["data/outbox/reserve"]
+
+
+def test_starts_without_a_checkpoint_between_them_count_the_same():
+    """Notices of before the checkpoint, which counts them, and of after it; the first start keeps both in one."""
+    disk = SmallDisk()
+    outbox, *_ = filled(disk, full=False)
+    evict(outbox, full=False)
+    outbox.writer.sync()
+    state = kept(outbox)
+    lane = LANE | {"rows_acked": {}, "rows_waiting": 3040 - outbox.evicted[1]}
+    evict(outbox, full=False)
+    told = sequences(outbox, GAP)
+    for _ in range(3):
+        disk = disk.after_cut(0)
+        outbox = again(disk, state, {1: 3040}, now := lane | {"rows_acked": {}})
+        assert outbox.evicted == {1: len(told)} and sequences(outbox, GAP) == told and now["rows_acked"] == {}
