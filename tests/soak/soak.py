@@ -84,27 +84,33 @@ def soak(only, share, seed):
     return not any(line["results"]["broken"] for line in lines)
 
 
-def of_last_code(name, known):
-    """A campaign's results on the code, and by the seed, of the last of them; and those before."""
-    mine = [r for r in known if r["campaign"] == name]
-    last = [r for r in mine if (r["code"], r["seed"]) == (mine[-1]["code"], mine[-1]["seed"])]
-    latest = {(r["first"], r["count"]): r for r in last}          # what was broken and then run again counts as it went then
-    return list(latest.values()), [r for r in mine if r not in last]
+def largest_run(name, known):
+    """A campaign's results on one code by one seed, of the largest such run, the later of equals; and those of the other runs."""
+    runs = {}
+    for result in known:
+        if result["campaign"] == name:
+            runs.setdefault((result["code"], result["seed"]), []).append(result)
+    if not runs:
+        return [], []
+    mine = max(reversed(runs.values()), key=lambda run: sum({(r["first"], r["count"]): r["count"] for r in run}.values()))
+    latest = {(r["first"], r["count"]): r for r in mine}          # what was broken and then run again counts as it went then
+    return list(latest.values()), [r for run in runs.values() if run is not mine for r in run]
 
 
 def page() -> str:
-    """docs/reliability.md: for each promise what was run last, when, on which commit, and what was run on the code before it."""
-    lines = ["# Reliability", "Written by `make soak` from what was run ([reliability.jsonl](reliability.jsonl)); `make test` runs a share of each campaign. Every campaign prints its seed and can fail.", "",
-             "| promise | run | broken | seed | commit | when | on earlier code |", "|---|---|---|---|---|---|---|"]
+    """docs/reliability.md: for each promise the largest run, when, on which commit; and what was run beside it, on other code or by other seeds."""
+    lines = ["# Reliability", "Written by `make soak` from what was run ([reliability.jsonl](reliability.jsonl)); `make test` runs a share of each campaign. Every campaign prints its seed and can fail. Runs "
+             "on other code stay, with what was broken then.", "",
+             "| promise | run | broken | seed | commit | when | other runs |", "|---|---|---|---|---|---|---|"]
     known = results()
     for campaign in CAMPAIGNS:
-        mine, before = of_last_code(campaign.name, known)
-        earlier = f"{sum(r['count'] for r in before):,}, {sum(len(r['results']['broken']) for r in before)} broken" if before else ""
+        mine, others = largest_run(campaign.name, known)
+        beside = f"{sum(r['count'] for r in others):,}, {sum(len(r['results']['broken']) for r in others)} broken" if others else ""
         if not mine:
-            lines.append(f"| {campaign.promise} | nothing of {campaign.full:,} {campaign.unit} yet | | | | | {earlier} |")
+            lines.append(f"| {campaign.promise} | nothing of {campaign.full:,} {campaign.unit} yet | | | | | {beside} |")
             continue
         count, broken = sum(r["count"] for r in mine), sum(len(r["results"]["broken"]) for r in mine)
-        lines.append(f"| {campaign.promise} | {count:,} of {campaign.full:,} {campaign.unit} | {broken} | {mine[-1]['seed']} | {mine[-1]['commit']} | {mine[-1]['when']} | {earlier} |")
+        lines.append(f"| {campaign.promise} | {count:,} of {campaign.full:,} {campaign.unit} | {broken} | {mine[-1]['seed']} | {mine[-1]['commit']} | {mine[-1]['when']} | {beside} |")
     lines += ["", "## The tests of the code that keeps what is acknowledged", "`tests/soak/proven.py` names it. coverage.py tells branches of Python and lines of Cython; mutants are cosmic-ray's; mistakes",
               "in the Cython modules are planted by hand, as no tool makes mutants of it. `make coverage` shows the first.", "", "| promise | figure | broken | commit | when |", "|---|---|---|---|---|"]
     lines += [f"| {measure.promise} | {' | '.join(map(str, measured(measure, known)))} |" for measure in MEASURES]
@@ -113,7 +119,7 @@ def page() -> str:
 
 def measured(measure, known) -> tuple:
     """(figure, broken, commit, when) of the last run of a measure."""
-    mine, _ = of_last_code(measure.name, known)
+    mine, _ = largest_run(measure.name, known)
     if not mine:
         return "nothing yet", "", "", ""
     total = {}

@@ -81,12 +81,12 @@ def test_the_page_says_what_was_measured(monkeypatch):
     assert "| 620 of 620 branches in 14 modules, all lines of 3 Cython modules | 0 | c0ffee |" in page and "| nothing yet |" in page
 
 
-def test_results_are_of_one_code_and_seed_and_the_last_word_on_a_chunk_counts():
+def test_the_page_tells_of_the_largest_run_on_one_code_by_one_seed():
     def line(code, first, *broken, seed=1):
         return {"campaign": "kill", "code": code, "seed": seed, "first": first, "count": 250, "results": {"broken": list(broken)}}
 
     known = [line("a", 0), line("a", 250, "lost"), line("b", 0, "lost"), line("b", 250), line("b", 0), line("b", 500, seed=2), line("b", 750)]
-    last, before = soak.of_last_code("kill", known)
-    assert [(r["first"], r["results"]["broken"]) for r in last] == [(0, []), (250, []), (750, [])]
-    assert [(r["code"], r["seed"], r["first"]) for r in before] == [("a", 1, 0), ("a", 1, 250), ("b", 2, 500)]
-    assert soak.of_last_code("fleet", known) == ([], [])
+    largest, others = soak.largest_run("kill", known)
+    assert [(r["first"], r["results"]["broken"]) for r in largest] == [(0, []), (250, []), (750, [])], "the last word on a chunk counts"
+    assert [(r["code"], r["seed"], r["first"]) for r in others] == [("a", 1, 0), ("a", 1, 250), ("b", 2, 500)]
+    assert soak.largest_run("kill", known[:4])[0] == [line("b", 0, "lost"), line("b", 250)] and soak.largest_run("fleet", known) == ([], [])
