@@ -126,7 +126,9 @@ class Outbox:
         by stream number. lane: its Lane's state of then; what upstream has taken since and is gone is put right in it. Raises DiskError."""
         head = state["head"]
         gaps = [gap for gap in _gaps(between(self.log, head)) if gap[4] <= self.log.tail]        # those of a segment that is there yet may not be all, and its rows are there
-        gaps = sorted({gap for gap in (*gaps, *self.log.notices.events) if gap[4] > state.get("told_before", 0)})
+        gaps = sorted({(kind, stream, first, min(count, sequences.get(stream, 0) - first), min(head, position))
+                       for kind, stream, first, count, position in (*gaps, *self.log.notices.events) if position > state.get("told_before", 0)})
+        gaps = [gap for gap in gaps if gap[3] > 0]       # what came after that state is to come again, at other positions
         self.log.notices.keep(gaps, head)
         self.log.truncate(head)
         self.cleared = head
@@ -134,11 +136,11 @@ class Outbox:
         counted, known = dict(self._evicted_to), {}
         self.log.evicts_before = max(self.log.evicts_before, self._told_before)
         for kind, stream, first, count, position in gaps:
-            self.log.drop_before(min(head, position))
-            self.log.evicts_before = max(self.log.evicts_before, min(head, position))
+            self.log.drop_before(position)
+            self.log.evicts_before = max(self.log.evicts_before, position)
             seen = known.setdefault(stream, Intervals())
-            for start, end in seen.lacks(first, min(first + count, sequences.get(stream, 0))):
-                known_to = min(max(counted.get(stream, 0), start), end) if kind == GAP else start
+            for start, end in seen.lacks(first, first + count):
+                known_to = min(max(counted.get(stream, 0), start), end)
                 for lost, start, end in ((GAP, start, known_to), (BATCH, known_to, end)):
                     if start < end:
                         self.on_evict(lost, stream, start, end - start)

@@ -47,9 +47,14 @@ class Notices:
             self._take()
 
     def keep(self, gaps, head):
-        """Of gaps in the log that are about to be cut off it at `head`, until they are there again: as `events`. Raises DiskError."""
-        segment = Segment(0, head, 0)            # none has this name
-        self.leave(segment, max((position for *_, position in gaps), default=0), [gap[:4] for gap in gaps])
+        """All that is to be announced of a log that is about to be cut back to `head`, in the place of all notices: as `events`. Raises DiskError."""
+        before = self._left
+        if gaps:
+            segment = Segment(0, head, 0)        # none has this name
+            self.leave(segment, max(position for *_, position in gaps), [gap[:4] for gap in gaps])
+        self._left = [left for left in self._left if left not in before]
+        if not self._forget([left.name + GONE for left in before if left.name not in {kept.name for kept in self._left}]):
+            raise DiskError(f"{self._directory}: notices of what went before cannot be removed")
 
     def leave(self, segment, end, events):
         """Of segments that are about to go, up to the position `end`, what does of their events: (kind, stream, first, count). segment: the first of them.
@@ -123,13 +128,16 @@ class Notices:
             self._fd = None
 
     def _forget(self, names):
-        """Durably, where that can be: a notice that comes back is of a segment that is no more."""
-        with suppress(OSError):
-            for name in names:
-                with suppress(OSError):
-                    self._disk.unlink(f"{self._directory}/{name}")
-            if names:
-                self._disk.fsync_directory(self._directory)
+        """Durably, where that can be. Returns whether that is so."""
+        done = True
+        for act, path in (*((self._disk.unlink, f"{self._directory}/{name}") for name in names), *[(self._disk.fsync_directory, self._directory)][:len(names)]):
+            try:
+                act(path)
+            except FileNotFoundError:
+                pass
+            except OSError:
+                done = False
+        return done
 
     def _read(self, segment: Segment) -> bool:
         try:

@@ -417,3 +417,36 @@ def test_starts_without_a_checkpoint_between_them_count_the_same():
         disk = disk.after_cut(0)
         outbox = again(disk, state, {1: 3040}, now := lane | {"rows_acked": {}})
         assert outbox.evicted == {1: len(told)} and sequences(outbox, GAP) == told and now["rows_acked"] == {}
+
+
+def test_notices_of_rows_that_came_after_the_checkpoint_are_none_of_those_that_come_in_their_place():
+    """Rows of after it went as well; a replay puts them out again, at other positions, and the next checkpoint has them. The notices are there still."""
+    disk = SmallDisk()
+    outbox, state, numbers = filled(disk, full=False)
+    outbox.writer.sync()
+    outbox.log.roll()
+    outbox.writer.append(BATCH, 1, 3040, 1, b"x")
+    outbox.writer.sync()
+    while max(sequences(outbox, GAP), default=0) < 2600:
+        assert outbox.log.give_way()
+    outbox = again(disk.after_cut(0), state, numbers)
+    assert sequences(outbox) == [] and outbox.evicted == {1: 2400} and len(gone(outbox.log.disk)) == 1
+    timed = made(gathers=False)[1]
+    timed.next_sequence = 2400
+    put(outbox, timed, *[40] * 16)
+    outbox.writer.sync()
+    state, there = kept(outbox), sequences(outbox)
+    outbox = again(outbox.log.disk.after_cut(0), state, {1: 3040})
+    assert sequences(outbox) == there and len(there) == 640 and outbox.evicted == {1: 2400}
+
+
+def test_a_start_goes_no_further_while_notices_of_before_it_cannot_go():
+    disk = SmallDisk()
+    outbox, *then = filled(disk, full=False)
+    evict(outbox, full=False)
+    disk = disk.after_cut(0)
+    outbox, *_ = made(gathers=False, disk=disk)
+    unlink = disk.unlink
+    disk.unlink = lambda path: (_ for _ in ()).throw(OSError(errno.EIO, "no")) if path.endswith(".gone") else unlink(path)
+    with pytest.raises(DiskError, match="cannot be removed"):
+        outbox.cut_back(*then)
