@@ -61,7 +61,8 @@ class Notices:
         It is durable then. Raises DiskError; then they must stay."""
         notice = Segment(segment.serial, segment.first, segment.salt)
         notice.held = end
-        notice.ranges = [[kind, stream, first, first + count] for kind, stream, first, count in events]
+        for kind, stream, first, count in events:
+            notice.ranges.note(kind, stream, first, first + count)
         while events:
             try:
                 self._take()

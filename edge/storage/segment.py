@@ -34,9 +34,37 @@ SEGMENT_HEADER = struct.Struct("<8sHHIQII")
 INDEX_MAGIC = b"TIDEIDX\n"
 INDEX_HEADER = struct.Struct("<8sIIQQQQII")
 RANGE = struct.Struct("<BHQQ")
+RECENT = 16
 PLACE_BYTES = 128 << 10              # an index entry each so many bytes
 WINDOW_BYTES = 256 << 10
 SECTOR_BYTES = 4096
+
+
+class Ranges:
+    """(kind, stream, first, end) of a segment's events in their order, neighbours merged. Packed, but for the last RECENT that may grow: of dead letters each has its own."""
+
+    __slots__ = ("_packed", "_recent")
+
+    def __init__(self, packed=b""):
+        self._packed, self._recent = bytearray(packed), []
+
+    def note(self, kind, stream, first, end):
+        for known in reversed(self._recent):
+            if known[1] == stream and known[0] == kind:
+                if known[3] == first:
+                    known[3] = end
+                    return
+                break
+        self._recent.append([kind, stream, first, end])
+        if len(self._recent) > RECENT:
+            self._packed += RANGE.pack(*self._recent.pop(0))
+
+    def __len__(self):
+        return len(self._packed) // RANGE.size + len(self._recent)
+
+    def __iter__(self):
+        yield from RANGE.iter_unpack(self._packed)
+        yield from map(tuple, self._recent)
 
 
 class Segment:
@@ -51,7 +79,7 @@ class Segment:
         self.size = SEGMENT_HEADER.size
         self.places = array("Q")     # positions, one each PLACE_BYTES
         self.offsets = array("Q")    # and their offsets
-        self.ranges = []             # [kind, stream, first, end] of events, neighbours merged: what eviction reports
+        self.ranges = Ranges()       # what eviction reports
         self.holes = []              # (first position lost, position after), apart and in order
 
     @property
@@ -95,16 +123,7 @@ class Segment:
         self.size = offset + size
         self.held = self.end = position + 1
         if count and not flags & PREAMBLE:
-            self._note_range(kind, stream, first, first + count)
-
-    def _note_range(self, kind, stream, first, end):
-        for known in reversed(self.ranges[-16:]):
-            if known[1] == stream and known[0] == kind:
-                if known[3] == first:
-                    known[3] = end
-                    return
-                break
-        self.ranges.append([kind, stream, first, end])
+            self.ranges.note(kind, stream, first, first + count)
 
     def place(self, position) -> tuple[int, int]:
         """(offset, position) of an indexed record at or before a position."""
@@ -132,7 +151,7 @@ class Segment:
         numbers = struct.unpack_from(f"<{2 * n_places}Q", data, at)
         self.places, self.offsets = array("Q", numbers[:n_places]), array("Q", numbers[n_places:])
         at += 16 * n_places
-        self.ranges = [list(RANGE.unpack_from(data, at + RANGE.size * i)) for i in range(n_ranges)]
+        self.ranges = Ranges(data[at:at + RANGE.size * n_ranges])
         at += RANGE.size * n_ranges
         self.holes = [struct.unpack_from("<QQ", data, at + 16 * i) for i in range(n_holes)]
         self.held = self.end = held

@@ -42,7 +42,8 @@ class Admission:
             try:
                 self._child = Child(self._reactor, self._command, question, self._wall_s, lambda report: self._ended(done, report))
             except OSError as error:
-                self._reactor.soon(lambda: done(refusal([], f"no process to examine it: {error.strerror}: free memory, or try again", "disk")))
+                why = error.strerror
+                self._reactor.soon(lambda: done(refusal([], f"no process to examine it: {why}: free memory, or try again", "disk")))
 
     def _ended(self, done, report):
         self._child = None

@@ -138,7 +138,7 @@ class Examination:
 def confine():
     """From here on code of the module runs, in this process: it can reach no more than in the gateway's worker (gateway/isolation/sandbox.py), where the kernel
     sees to that. What is still to be imported is imported before."""
-    from edge.columns import schema
+    from edge.columns import schema  # noqa: F401
     from edge.host import _wasmtime, limits, rule
     from edge.rehearsal import samples, trial  # noqa: F401
     from gateway.isolation import sandbox

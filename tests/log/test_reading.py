@@ -309,7 +309,7 @@ def test_what_a_later_segment_made_void_is_no_loss_and_its_events_are_not_counte
     files = {path: bytes(node.data) for path, node in disk.files.items()}
     reader = LogReader(MemoryDisk(files), DIRECTORY)
     assert positions(reader) == list(range(5))
-    assert [reader.ranges(segment) for segment in reader.segments] == [[[2, 3, 0, 40]], [[2, 3, 40, 50]]]
+    assert [list(reader.ranges(segment)) for segment in reader.segments] == [[(2, 3, 0, 40)], [(2, 3, 40, 50)]]
     first = segments_of(files)[0]
     for record, lost in ((5, []), (4, []), (3, [(3, 4)])):
         reader = LogReader(MemoryDisk(changed(files, first, rot(record))), DIRECTORY)

@@ -9,7 +9,7 @@ from memory_disk import FaultyDisk, MemoryDisk
 
 from edge.storage._crc32c import crc32c
 from edge.storage._record import PREAMBLE, Scan, encode
-from edge.storage.segment import (CONTINUES, MENDED, PLACE_BYTES, SEALED_RECORDS, SEGMENT_HEADER, SKIPS, UNSURE, Segment, merged, parse_header, parse_name, read_at, survey, walk)
+from edge.storage.segment import (CONTINUES, MENDED, PLACE_BYTES, SEALED_RECORDS, SEGMENT_HEADER, SKIPS, UNSURE, Ranges, Segment, merged, parse_header, parse_name, read_at, survey, walk)
 
 
 @pytest.mark.parametrize("name", ["0000000a-00000000000000ff-12345678.idx", "0000000a-00000000000000ff-1234567.seg", "0000000a-00000000000000ff.seg", "0000000g-00000000000000ff-12345678.seg",
@@ -54,12 +54,12 @@ STATE = ("end", "held", "size", "places", "offsets", "ranges", "holes")
 
 
 def state(segment):
-    return [list(v) if isinstance(v := getattr(segment, name), type(segment.places)) else v for name in STATE]
+    return [list(v) if isinstance(v := getattr(segment, name), (type(segment.places), Ranges)) else v for name in STATE]
 
 
 def test_an_index_brings_back_all_that_was_noted():
     segment = noted()
-    assert len(segment.places) == 5 and segment.ranges == [[2, 7, 0, 1000], [3, 7, 1000, 2000], [4, 7, 2000, 3000]] and segment.records == 3000 - 11
+    assert len(segment.places) == 5 and list(segment.ranges) == [(2, 7, 0, 1000), (3, 7, 1000, 2000), (4, 7, 2000, 3000)] and segment.records == 3000 - 11
     again = Segment(3, 100, 0x55667788)
     assert again.load_index(segment.index(), segment.size) and state(again) == state(segment)
     empty = Segment(3, 100, 0x55667788)
@@ -118,7 +118,7 @@ def test_events_are_noted_by_stream_and_kind_and_neighbours_become_one():
     segment = Segment(1, 0, 1)
     for i, (kind, flags, stream, first, count) in enumerate([(2, 0, 1, 0, 5), (2, 0, 2, 0, 1), (2, 0, 1, 5, 5), (7, 0, 1, 10, 1), (2, 0, 1, 10, 1), (2, PREAMBLE, 1, 11, 1), (2, 0, 1, 12, 1), (2, 0, 3, 9, 0)]):
         segment.note(32 + 50 * i, 50, i, kind, flags, stream, first, count)
-    assert segment.ranges == [[2, 1, 0, 11], [2, 2, 0, 1], [7, 1, 10, 11], [2, 1, 12, 13]]
+    assert list(segment.ranges) == [(2, 1, 0, 11), (2, 2, 0, 1), (7, 1, 10, 11), (2, 1, 12, 13)]
     assert (segment.size, segment.held, segment.end) == (32 + 50 * 8, 8, 8)
 
 
@@ -130,7 +130,7 @@ def test_ranges_of_many_streams_are_reported_as_one_each():
     assert len(segment.ranges) == 60
     assert merged(segment.ranges) == [[2, stream, 0, 30] for stream in range(20)]
     assert merged([[2, 1, 0, 5], [2, 1, 6, 7], [3, 1, 7, 8], [3, 2, 8, 9]]) == [[2, 1, 0, 5], [2, 1, 6, 7], [3, 1, 7, 8], [3, 2, 8, 9]]
-    assert segment.ranges[0] == [2, 0, 0, 10], "what is noted stays as it is"
+    assert next(iter(segment.ranges)) == (2, 0, 0, 10), "what is noted stays as it is"
 
 
 @pytest.mark.parametrize("flags, follows", [(0, True), (CONTINUES, True), (MENDED, True), (MENDED | CONTINUES, True), (SEALED_RECORDS, True), (SKIPS, False), (UNSURE, False),
@@ -203,7 +203,7 @@ def test_a_survey_tells_what_is_behind_the_last_record(behind, tail):
     disk, fd = disk_of(data)
     segment = Segment(1, 10, 77)
     assert survey(disk, fd, segment, len(data)) == tail
-    assert (segment.held, segment.size, segment.holes, segment.ranges) == (15, 32 + 5 * 336, [], [[2, 1, 0, 5]])
+    assert (segment.held, segment.size, segment.holes, list(segment.ranges)) == (15, 32 + 5 * 336, [], [(2, 1, 0, 5)])
     assert survey(disk, fd, Segment(1, 10, 77), len(data) + 1000) == tail, "the file has become shorter"
 
 

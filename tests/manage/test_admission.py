@@ -179,3 +179,14 @@ def test_close_kills_what_runs_and_tells_nobody(reactor):
     assert not reports
     with pytest.raises(ChildProcessError):
         os.waitpid(-1, os.WNOHANG)
+
+
+def test_without_a_process_the_module_is_refused_and_it_is_said_why(reactor, monkeypatch):
+    def no_child(*_):
+        raise OSError(12, "Cannot allocate memory")
+
+    monkeypatch.setattr("gateway.deploy.admission.Child", no_child)
+    reports = []
+    Admission(reactor).examine({}, reports.append)
+    reactor.turn(0.01)
+    assert not reports[0]["ok"] and "Cannot allocate memory: free memory" in reports[0]["why"]
