@@ -106,3 +106,13 @@ def test_a_start_goes_no_further_while_notices_of_before_it_cannot_go():
     disk.unlink = lambda path: (_ for _ in ()).throw(OSError(errno.EIO, "no")) if path.endswith(".gone") else unlink(path)
     with pytest.raises(DiskError, match="cannot be removed"):
         outbox.cut_back(*then)
+
+
+def test_a_cut_within_the_last_segment_takes_the_room_of_an_index():
+    disk = SmallDisk()
+    filled(disk, full=False)[0].log.close()
+    log = made(gathers=False, disk=disk)[0].log
+    indexes = sum(path.endswith(".idx") for path in disk.files)
+    disk.room = disk.used()
+    log.truncate(log.head - 1)
+    assert sum(path.endswith(".idx") for path in disk.files) == indexes - 1 and log.head == log._segments[-1].first == log._segments[-2].end
