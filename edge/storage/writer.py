@@ -20,7 +20,7 @@ class Writer:
 
     @property
     def waiting(self) -> int:
-        return sum(record is not DURABLE for record in self._held)
+        return len(self._held) - self._held.count(DURABLE)
 
     @property
     def head(self) -> int:

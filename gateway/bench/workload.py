@@ -50,24 +50,15 @@ params = { length = "1s", fields = ["temp"], functions = ["count", "mean", "min"
 def events(count, rate=1000, seed=1, first=0):
     """(topic, payload, temp) of `count` events from number `first` on, `rate` a second of their own time; the same for the same seed."""
     rng = random.Random(seed)
-    chance, bits = rng.random, rng.getrandbits
-
-    def below(n):
-        """rng.randrange(n), in half the time."""
-        size = n.bit_length()
-        while (drawn := bits(size)) >= n:
-            pass
-        return drawn
-
-    temp = [1800 + below(1001) for _ in range(DEVICES)]
-    hum = [350 + below(201) for _ in range(DEVICES)]
+    temp = [rng.randint(1800, 2800) for _ in range(DEVICES)]
+    hum = [rng.randint(350, 550) for _ in range(DEVICES)]
     pres = [10132] * DEVICES
     for i in range(first, first + count):
-        d = below(DEVICES)
-        temp[d] = min(2950, max(1500, temp[d] - 10 + below(21)))
-        hum[d] = min(900, max(200, hum[d] - 2 + below(5)))
-        pres[d] = min(10300, max(10000, pres[d] - 1 + below(3)))
-        t = 3001 + below(998) if chance() < 0.1 else temp[d]
+        d = rng.randrange(DEVICES)
+        temp[d] = min(2950, max(1500, temp[d] + rng.randint(-10, 10)))
+        hum[d] = min(900, max(200, hum[d] + rng.randint(-2, 2)))
+        pres[d] = min(10300, max(10000, pres[d] + rng.randint(-1, 1)))
+        t = rng.randint(3001, 3998) if rng.random() < 0.1 else temp[d]
         yield TOPICS[d], (b'{"device":"dev-%03d","ts":%d,"temp":%d.%02d,"hum":%d.%d,"seq":%d,"site":"s1","pres":%d.%d,"bat":3.%d}' % (
             d, START_MS + i * 1000 // rate, t // 100, t % 100, hum[d] // 10, hum[d] % 10, FIRST_SEQ + i, pres[d] // 10, pres[d] % 10,
             60 + i // 100000 % 40)), t
