@@ -101,6 +101,16 @@ class Outbox:
         if not self._fresh:
             self.cleared = self.writer.head
 
+    def flush(self):
+        """Get into the log what its disk refused. Raises DiskError. A segment that begins meanwhile does so with a preamble: what waited stands further on
+        than its writer foresaw, and so does a step of the clock behind it."""
+        told = self.writer.head
+        try:
+            self.writer.flush()
+        finally:
+            if self._steps and self._steps[-1][0] == told:
+                self._steps[-1][0] = self.writer.head
+
     def adopt(self, name, record):
         """Account for a record of the stream `name` that was found without a checkpoint."""
         self.names[record.stream] = name

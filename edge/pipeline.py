@@ -97,7 +97,7 @@ class Pipeline(Flow):
     def flush(self):
         """Get into the outboxes what their disk refused. Raises DiskError."""
         for outbox in self.outboxes:
-            outbox.writer.flush()
+            outbox.flush()
 
     def run(self, stored):
         """Rules and outboxes, for what store() returned."""

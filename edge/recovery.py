@@ -45,6 +45,7 @@ def capture(pipeline, lanes, running=None):
     assert not any(s.waiting for s in pipeline.inputs), "what is stored must run before its journal position is committed"
     for outbox in pipeline.outboxes:
         outbox.write()
+        outbox.flush()
         outbox.writer.sync()
     pipeline.sync()
     meta = {

@@ -13,7 +13,7 @@ from edge.columns.schema import Field, Schema
 from edge.errors import DiskError
 from edge.outbox import BLUR_NS, GATHER_ROWS, SMALL_ROWS, STEPS_MAX, Outbox
 from edge.storage.log import Log
-from edge.storage.records import BATCH, GAP
+from edge.storage.records import BATCH, GAP, SCHEMA
 
 TIMED = Schema("timed", (Field("v", "i64"), Field("at", "time")), time="at")
 PLAIN = Schema("plain", (Field("v", "i64"),))
@@ -193,8 +193,22 @@ def test_room_is_asked_for_before_each_record_but_not_while_the_disk_refuses():
     outbox.put(1, "timed", 4, 1, b"x")
     assert len(asked) == 3 and outbox.writer.waiting == 2 and outbox.blocked == "outbox lane: the disk refuses 2 records"
     outbox.log.append = append
-    outbox.writer.flush()
+    outbox.flush()
     assert outbox.blocked == "" and held(outbox)[-2:] == [(1, 3, 1), (1, 4, 1)]
+
+
+def test_a_step_of_the_clock_is_behind_what_waited_for_the_disk_then_whatever_got_in_before_it():
+    outbox, timed, plain = made(gathers=False)
+    put(outbox, plain, 1)
+    append, outbox.log.append = outbox.log.append, lambda *record: (_ for _ in ()).throw(DiskError("full"))
+    put(outbox, plain, 1)
+    outbox.clock_set(500)
+    outbox.log.append = append
+    outbox.log._preamble = lambda: [(SCHEMA, n, b"x") for n in range(3)]
+    outbox.log.roll()
+    outbox.flush()
+    put(outbox, plain, 1)
+    assert [outbox.set_since(r.position) for r in records(outbox) if r.kind == BATCH] == [(500, True), (500, True), (0, True)]
 
 
 def test_it_is_blocked_at_its_quota_unless_it_may_evict():

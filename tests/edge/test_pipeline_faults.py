@@ -85,9 +85,11 @@ def test_an_outbox_that_is_refused_holds_back_in_memory_and_says_so(modules):
     refuse.clear()
     world.pipeline.flush()
     assert not world.pipeline.blocked
+    world.forward()
     world.drain()
     world.assert_balanced()
     assert len(world.of("env")) == 400 * turns and not world.missing()
+    assert not any(account.out["pending"] for account in world.ledger if account.kind == "lane"), "all that waited leaves, without anything new"
 
 
 def test_a_journal_that_is_full_of_files_that_go_on_with_each_other_lets_go_of_them(modules):
