@@ -161,7 +161,7 @@ class Outbox:
     def _reckon(self, lane):
         """Rows went since that state. What no gap names upstream had taken, and its Lane's state does not know it; what both count is no loss."""
         self.log.drop_before(min(lane["ranges"][0][0], self.log.head))
-        if self.log.recovery.damaged or self.log.recovery.quarantined:
+        if self.log.recovery.lacks_before(self.log.head):
             return                       # then they may be lost
         waiting = {}
         for kind, stream, _, count in self.log.events(lane["ranges"]):

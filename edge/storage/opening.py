@@ -21,12 +21,18 @@ class Recovery:
     """What opening found.
 
     records: held; trimmed_bytes: torn tails; damaged: records that cannot be read any more, with `lost`, their ranges of
-    positions (first, after); quarantined: files that hold nothing recognisable; warnings: what could not be put right, in words.
+    positions (first, after); quarantined: files that hold nothing recognisable; unopened: files that the disk does not open; warnings: what could not be
+    put right, in words.
     """
 
     def __init__(self):
         self.records = self.trimmed_bytes = self.damaged = 0
-        self.lost, self.quarantined, self.warnings = [], [], []
+        self.lost, self.quarantined, self.unopened, self.warnings = [], [], [], []
+
+    def lacks_before(self, position) -> bool:
+        """Whether records before a position may be there no more that the log had, and did not let go."""
+        files = [parse_name(name).first for name in (*self.quarantined, *self.unopened)]
+        return any(first < position for first in (*files, *(first for first, _ in self.lost)))
 
 
 class Opening:
@@ -85,6 +91,7 @@ class Opening:
             if error.errno not in UNREADABLE:
                 raise
             self.recovery.warnings.append(f"{self.directory}/{name}: cannot be opened ({error.strerror}); left where it is")
+            self.recovery.unopened.append(name)
             self.head = max(self.head, segment.first + RECORDS_MAX)
             return
         try:
