@@ -45,12 +45,12 @@ class Balance:
     def problems(self) -> list[dict]:
         """What does not balance: gateway, epoch, kind, name, start and stop (nanoseconds) of the interval, and `difference`: events that no fate accounts for, or
         `lacking`: rows of the interval that the gateway sent and that have not come. Rows that still wait at the gateway, by its last word, are no problem,
-        nor evicted ones whose gap message waits."""
+        nor those that went and whose gap message waits."""
         found = list(self.findings)
         for name, (entries, first, spans, announced) in self._accounts.items():
             looked = [(start, stop, *self._look(name, span)) for start, stop, *span in spans]
-            dead, evicted = (entries.get(what, 0) - first.get(what, 0) for what in ("dead_lettered", "evicted"))
-            excused = entries.get("pending", 0) + dead + max(0, evicted - announced - sum(n for *_, n in looked))
+            gone = sum(entries.get(what, 0) - first.get(what, 0) for what in ("dead_lettered", "evicted"))
+            excused = entries.get("pending", 0) + max(0, gone - announced - sum(n for *_, n in looked))
             if sum(n for _, _, n, _ in looked) > excused:
                 found += [_problem(name, start, stop, lacking=n) for start, stop, n, _ in looked if n]
         return found

@@ -11,7 +11,7 @@ from edge.codec.batches import decode_columns
 from edge.columns._batch import Batch
 from edge.deferral import Deferral
 from edge.errors import RuleError
-from edge.storage.records import BATCH, CLOCK, GAP, REPEAT, SKIP, TICK
+from edge.storage.records import BATCH, CLOCK, REPEAT, SKIP, TICK
 
 TRAP, SHARE = "trap", "share"
 JUMP = 1 << 30                       # of sequences, where what comes may not be what was sent; fits a record's count
@@ -193,7 +193,7 @@ class Flow(Deferral):
         for stream in streams:
             if stream.unsent:
                 for outbox in stream.outboxes:
-                    outbox.writer.append(GAP, stream.number, stream.sent, stream.unsent, b"")
+                    outbox.leave_out(stream.number, stream.sent, stream.unsent)
             stream.sent = None if stream.outboxes else stream.sent
 
     def below(self, streams):
@@ -205,7 +205,7 @@ class Flow(Deferral):
 
     def _announce_gap(self, stream, count):
         for outbox in stream.outboxes:
-            outbox.writer.append(GAP, stream.number, stream.next_sequence, count, b"")
+            outbox.leave_out(stream.number, stream.next_sequence, count)
 
 
 def conform(batch, schema):

@@ -15,6 +15,7 @@ import msgpack
 from edge.codec._payload import memory_of
 from edge.codec.batches import encode_columns
 from edge.codec.intervals import Intervals
+from edge.flow import JUMP
 from edge.ledger import Account
 from edge.storage.records import BATCH, GAP, between
 from edge.storage.writer import Writer
@@ -46,6 +47,7 @@ class Outbox:
         self._told_before = 0        # what went of before this position is in `evicted`
         self._evicted_to = {}        # stream number -> sequence after the last row in `evicted`: a stream's rows go in order
         self.names = {}              # stream number -> name
+        self._adopted = {}           # stream's name -> sequence after the last adopted record
         self._steps = []             # [position, delta_ns, since]: what stands before it was stored before the clock was set by so much, from since on in the same run
         self.since = 0               # where this run began: its clock knows nothing of the time that the gateway was off before
 
@@ -66,6 +68,11 @@ class Outbox:
         self.write()
         self._append(number, first, count, payload)
         self._count(number, name, count)
+
+    def leave_out(self, number, first, count):
+        """These sequences of a stream will never come."""
+        self.write()
+        self.writer.append(GAP, number, first, count, b"")
 
     def _append(self, number, first, count, payload):
         if self._make_room is not None and not self.writer.waiting:
@@ -112,9 +119,21 @@ class Outbox:
                 self._steps[-1][0] = self.writer.head
 
     def adopt(self, name, record):
-        """Account for a record of the stream `name` that was found without a checkpoint."""
+        """Account for a record of the stream `name` that was found without a checkpoint, and for the rows that are missing in front of it."""
+        end = self._adopted.get(name, record.first)
+        rows = max(0, record.first - end) % JUMP + (record.count if record.kind == BATCH else 0)
+        self._adopted[name] = max(end, record.first + record.count)
         self.names[record.stream] = name
-        self.appended[record.stream] = self.appended.get(record.stream, 0) + (record.count if record.kind == BATCH else 0)
+        self.appended[record.stream] = self.appended.get(record.stream, 0) + rows
+
+    def lacks_before(self, stream):
+        """Rows of the stream up to its next sequence are here, as far as adopt() had them, or gone."""
+        first, stop = self._adopted.get(stream.name, stream.next_sequence), stream.next_sequence
+        if first < stop:
+            self.names[stream.number] = stream.name
+            for count in (self.appended, self.evicted):
+                count[stream.number] = count.get(stream.number, 0) + (stop - first) % JUMP
+            self.leave_out(stream.number, first, stop - first)
 
     def on_evict(self, kind, stream, first, count) -> int:
         """The log's quota is about to push rows out, or a gap: it goes upstream (again). The payload is the position that the rows stood before.
@@ -213,12 +232,12 @@ class Outbox:
         """Accounts by stream, over all numbers that it had. acknowledged, dead: stream number -> rows that upstream has taken, and that could not be sent."""
         rows = {}
         for number, appended in self.appended.items():
-            out = {"acknowledged": acknowledged.get(number, 0), "dead_lettered": dead.get(number, 0)}
-            out["evicted"] = min(self.evicted.get(number, 0), appended - sum(out.values()))      # some were acknowledged before they went
-            out["pending"] = appended - sum(out.values())
             name = f"{self.name}/{self.names.get(number, number)}"
-            row = rows.setdefault(name, Account("lane", name, 0, dict.fromkeys(out, 0)))
+            row = rows.setdefault(name, Account("lane", name, 0, dict.fromkeys(("acknowledged", "dead_lettered", "evicted", "pending"), 0)))
             row.into += appended
+            out = {"acknowledged": acknowledged.get(number, 0), "dead_lettered": dead.get(number, 0)}       # may be of rows of before it had this number
+            out["evicted"] = min(self.evicted.get(number, 0), max(0, appended - sum(out.values())))         # some were acknowledged before they went
+            out["pending"] = appended - sum(out.values())
             row.out = {fate: count + out[fate] for fate, count in row.out.items()}
         return list(rows.values())
 

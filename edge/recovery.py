@@ -90,9 +90,10 @@ def _read(meta):
     return meta
 
 
-def restore(pipeline, loaded, behind=False) -> tuple[Recovered, dict]:
+def restore(pipeline, loaded, behind=False, meanings=()) -> tuple[Recovered, dict]:
     """Put a new pipeline where the last one stood. loaded: what CheckpointStore.load returned. behind: what runs was changed after it, so that a
-    replay may say something else than was sent. Returns what was found, and the lanes' states."""
+    replay may say something else than was sent. meanings: stream number -> Schema of all that there were, for logs whose own record of it is damaged.
+    Returns what was found, and the lanes' states."""
     recovered = Recovered(checkpoint=loaded is not None)
     lanes, position = {}, pipeline.journal.log.tail
     schemas = {}
@@ -111,7 +112,7 @@ def restore(pipeline, loaded, behind=False) -> tuple[Recovered, dict]:
         _count_letters(pipeline, meta["dead"])
         recount(pipeline, retried)
     elif any(log.head for log in (pipeline.journal.log, *(outbox.log for outbox in pipeline.outboxes))):
-        position, schemas = _without_checkpoint(pipeline, recovered)
+        position, schemas = _without_checkpoint(pipeline, recovered, dict(meanings))
     pipeline.pay()
     _replay(pipeline, position, schemas, recovered)
     recovered.received_ns = pipeline.received_ns
@@ -210,13 +211,13 @@ def _count_letters(pipeline, since):
             stream.rejected += 1
 
 
-def _without_checkpoint(pipeline, recovered):
+def _without_checkpoint(pipeline, recovered, meanings):
     """Sequences from what the logs hold; the journal position to play from, and what its stream numbers mean there."""
     by_name = {s.name: s for s in pipeline.streams}
     ends = {}                            # stream's name -> sequence after the last that stands in an outbox
     shown_ns = 0
     for outbox in pipeline.outboxes:
-        schemas = {}
+        schemas = dict(meanings)
         for _, number, first, count, _ in outbox.log.notices.events:
             outbox.on_evict(GAP, number, first, count)       # its rows are in no account
         for record in between(outbox.log, outbox.log.tail):
@@ -234,7 +235,7 @@ def _without_checkpoint(pipeline, recovered):
         else:                            # of a rule that is not here, and may come back
             pipeline.absent["streams"][name] = {"next": end, "since": end, "arrived": 0, "rejected": 0, "damaged": 0, "jump": True}
     inputs = {s.name: s for s in (*pipeline.inputs, *pipeline.own)}
-    schemas, position = {}, pipeline.journal.log.head
+    schemas, position = meanings, pipeline.journal.log.head
     for record in between(pipeline.journal.log, pipeline.journal.log.tail):
         if record.kind == SCHEMA:
             schemas[record.stream] = Schema.from_dict(msgpack.unpackb(record.payload))
@@ -248,6 +249,8 @@ def _without_checkpoint(pipeline, recovered):
                 stream.repeats.note(decode_columns(record.payload, stream.schema))
     for stream in pipeline.streams:
         stream.since = stream.next_sequence
+        for outbox in stream.outboxes:
+            outbox.lacks_before(stream)
     for stage in pipeline.stages:
         stage.start_at(stage.input.next_sequence)
     pipeline.jump([stage.partial for stage in pipeline.stages])

@@ -221,7 +221,7 @@ class Core:
     def recover(self):
         """Play again what the last checkpoint does not cover, then make one. Returns edge.recovery.Recovered. Raises DiskError; then begin with a new Core."""
         loaded, self._loaded = self._loaded, None
-        recovered, states = restore(self.pipeline, loaded, behind=self._behind)
+        recovered, states = restore(self.pipeline, loaded, behind=self._behind, meanings=self.meanings)
         del loaded                       # as large as all rules' memories
         journal, oldest = self.pipeline.journal.log, self.checkpoints.oldest_meta
         journal.keep_from = journal.tail if oldest is None else journal_position(oldest)     # also while no checkpoint can be written

@@ -379,9 +379,9 @@ class Log:
             self._evicting = False
         return True
 
-    def events(self, ranges, segments=None) -> list:
-        """(kind, stream, first, count) of durable events in ranges of positions, as `needed`; neighbours of a segment merged. Raises DiskError."""
-        ranges = [(max(start, self._floor), self.head if end is None else end) for start, end in ranges]
+    def events(self, ranges, segments=None, dropped=False) -> list:
+        """(kind, stream, first, count) of durable events in ranges of positions, as `needed`, but for those that were dropped; neighbours of a segment merged. Raises DiskError."""
+        ranges = [(max(start, 0 if dropped else self._floor), self.head if end is None else end) for start, end in ranges]
         try:
             return [event for segment in segments or self._segments for event in self._reader.events(segment, ranges)]
         except OSError as error:

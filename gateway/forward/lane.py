@@ -14,6 +14,7 @@ from time import perf_counter
 
 from edge.codec.batches import decode_columns
 from edge.errors import DiskError
+from edge.flow import JUMP
 from edge.storage.records import BATCH, between
 from gateway.forward.meanings import Meanings
 from gateway.forward.pace import ENCODING_S, Pace
@@ -263,6 +264,7 @@ class Lane:
             self._arrived(stream, evicted)
 
     def _dead(self, stream, first, count, reason):
+        count %= JUMP                # numbers left out are no rows
         self.rows_dead[stream] = self.rows_dead.get(stream, 0) + count
         self._let_go(count)
         if self._tell_dead is not None:

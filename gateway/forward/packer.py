@@ -72,11 +72,8 @@ class Packer:
     def pack(self, group):
         """The group's next message, or None when all of it has gone."""
         topic = self.topic(group.schema)
-        if group.gap:
-            return self._gap(group, topic)
-        if group.batch is None:
-            return None
-        return self._pack(group, topic, self._limit(topic))
+        message = self._pack(group, topic, self._limit(topic)) if group.batch is not None and not group.gaps else None
+        return self._gap(group, topic) if message is None and group.gaps else message
 
     def _limit(self, topic):
         if self._packet_bytes_max is None:
@@ -127,7 +124,7 @@ class Packer:
         try:
             payload = encoder.encode(row)[0]
         except ValueError as e:
-            self._bury(group, str(e))
+            group.bury(str(e))
             return None
         if len(payload) > limit:
             self._too_long(group, len(payload), limit)
@@ -140,7 +137,7 @@ class Packer:
         try:
             payload = encode_batch(row, gateway=self._gateway, epoch=self._epoch)
         except ValueError as e:
-            self._bury(group, str(e))
+            group.bury(str(e))
             return None
         if len(payload) > limit:
             self._too_long(group, len(payload), limit)
@@ -156,8 +153,8 @@ class Packer:
         return encoder
 
     def _gap(self, group, topic):
-        gap = {"stream": group.schema.stream, "epoch": self._epoch, "first": group.first, "count": group.gap, "reason": "evicted"}
-        group.gap = 0
+        first, count, why = group.gaps.pop(0)
+        gap = {"stream": group.schema.stream, "epoch": self._epoch, "first": first, "count": count, "reason": why}
         if self._policy.encoding == "batch":
             return Message(topic, encode_gap(self._gateway, **gap), 0, group)
         return Message(topic, json.dumps({"gap": {"gateway": self._gateway, **gap}}).encode(), 0, group, CONTENT_JSON)
@@ -194,7 +191,4 @@ class Packer:
         return None
 
     def _too_long(self, group, size, limit):
-        self._bury(group, f"a row of {size} bytes exceeds the message limit of {limit}")
-
-    def _bury(self, group, reason):
-        group.dead.append((group.batch.first_sequence + group.at - 1, reason))
+        group.bury(f"a row of {size} bytes exceeds the message limit of {limit}")

@@ -5,6 +5,7 @@ Memory: at most rows_max rows gather per stream, GATHER times that in all; then 
 """
 
 from collections import OrderedDict, deque
+from contextlib import suppress
 from time import perf_counter
 
 from edge.codec.batches import decode_columns
@@ -15,20 +16,23 @@ from gateway.clock import RETIMED, UNSYNCHRONISED
 READ_BYTES = 64 << 10
 GATHER = 4
 BLUR_NS = 1_000_000_000          # rows without an event time of their own share a received time this exact
+EVICTED, DAMAGED, UNSENDABLE = "evicted", "damaged", "unsendable"        # why a gap's rows will never come
 
 
 class Group:
-    """Rows of one stream that go together. Its records are acknowledged when the last of its messages is."""
+    """Rows of one stream that go together, and the gaps in front of them. Its records are acknowledged when the last of its messages is."""
 
-    __slots__ = ("track", "stream", "schema", "batch", "gap", "lines", "positions", "counts", "since", "first", "rows", "at", "dead",
-                 "pending")
+    __slots__ = ("track", "stream", "schema", "batch", "gaps", "lines", "positions", "counts", "since", "first", "rows", "at", "dead", "buried", "pending")
 
-    def __init__(self, track, record, schema, batch, now):
+    def __init__(self, track, record, schema, batch, dead, now):
         self.track = track
         self.stream = record.stream
         self.schema = schema
-        self.batch = batch           # None once all of it is in flight, and for a gap
-        self.gap = record.count if batch is None else 0      # rows to announce as evicted
+        self.batch = batch           # None once all of it is in flight, and where gaps are all there is
+        self.dead = dead             # (first sequence, count, reason) of rows that no message can carry; told when the group is closed
+        self.gaps = [(first, count, DAMAGED) for first, count, _ in dead]            # (first sequence, count, why), not in a message yet
+        if record.kind == GAP:
+            self.gaps.append((record.first, record.count, EVICTED))
         self.lines = None            # rows already in JSON, last first
         self.positions = [record.position]
         self.counts = [0 if batch is None else len(batch)]   # rows by position
@@ -36,8 +40,21 @@ class Group:
         self.first = record.first
         self.rows = 0 if batch is None else len(batch)
         self.at = 0                  # rows before this one are in messages, or dead
-        self.dead = []               # (sequence, reason) of rows that no message can carry; told when the group is closed
+        self.buried = 0              # of its rows, before `at`
         self.pending = 0             # messages in flight
+
+    @property
+    def sent(self):
+        """All of it is in messages."""
+        return (self.batch is None or self.at == self.rows) and not self.gaps
+
+    def bury(self, reason):
+        """The row before `at` fits no message."""
+        sequence = self.first + self.at - 1
+        self.dead.append((sequence, 1, reason))
+        self.buried += 1
+        first, count, _ = self.gaps.pop() if self.gaps and sum(self.gaps[-1][:2]) == sequence else (sequence, 0, "")
+        self.gaps.append((first, count + 1, UNSENDABLE))
 
     def fits(self, batch):
         """True when the batch's rows continue this group's."""
@@ -78,8 +95,7 @@ class Track:
         self._groups = {}            # stream -> Group that gathers, oldest first
         self._gathered = 0           # rows in _groups
         self._ready = deque()        # groups to send now
-        self._read_at = self._ranges[0][0] if self._ranges else 0
-        self.next_position = self._read_at
+        self._begin(self._ranges[0][0] if self._ranges else 0)
         self.open = OrderedDict()    # positions decoded and not acknowledged, ascending
         self.unfinished = False      # the last next() ran out of time, not of rows
 
@@ -93,7 +109,7 @@ class Track:
                 if message is not None:
                     if message.group is not None:
                         group.pending += 1
-                    if group.batch is None or group.at == group.rows:
+                    if group.sent:
                         self._sent_whole()
                     return message
                 self._sent_whole()
@@ -154,8 +170,38 @@ class Track:
         if not self._records and not self._refill():
             return None
         record = self._records.popleft()
+        if record.position > self.next_position:
+            self._skipped(self.next_position, record.position)
         self.next_position = record.position + 1
         return record
+
+    def _begin(self, position):
+        """A range begins here."""
+        self._read_at = self.next_position = position
+        self._ends = self._ends_at(position) if self._log.recovery.lost else None     # stream's name -> sequence after its last event; None while nothing is known to be missing
+
+    def _ends_at(self, position):
+        ends = {}
+        with suppress(DiskError):
+            for _, stream, first, count in self._log.events([[0, position]], dropped=True):
+                if (schema := self._meanings.at(position, stream)) is not None:
+                    ends[schema.stream] = max(ends.get(schema.stream, 0), first + count)
+        return ends
+
+    def _skipped(self, start, stop):
+        """There are no records at these positions: they went, were never given out, or cannot be read. Then the next of a stream tells what it lacks."""
+        if start < self._log.tail:
+            start, self._ends = self._log.tail, None
+        if start < stop and self._ends is None:
+            self._ends = self._ends_at(start)
+
+    def _lacking(self, record, schema) -> list:
+        """(first sequence, count, reason) of the stream's rows in front of this record, if they cannot be read."""
+        if self._ends is None:
+            return []
+        end = self._ends.get(schema.stream, record.first)
+        self._ends[schema.stream] = max(end, record.first + record.count)
+        return [(end, record.first - end, "damaged in the outbox")] if end < record.first else []
 
     def _refill(self):
         """Read on. False when there is nothing: the log's head, what may not leave yet, or the end of the last range."""
@@ -175,7 +221,7 @@ class Track:
                 return False
             self._ranges.popleft()           # the rest of the range was evicted, or is read
             if self._ranges:
-                self._read_at = self.next_position = self._ranges[0][0]
+                self._begin(self._ranges[0][0])
         return False
 
     def _take(self, record, now):
@@ -191,22 +237,22 @@ class Track:
         schema = self._meanings.at(record.position, record.stream)
         if schema is None:
             raise DiskError(f"outbox record {record.position}: nothing says what stream {record.stream} is")
-        batch = decode_columns(record.payload, schema) if record.kind == BATCH else None
-        if batch is not None and batch.clock == UNSYNCHRONISED:
-            delta_ns, known = self._set_since(record.position)
-            batch.received_ns += delta_ns
-            batch.clock = RETIMED if delta_ns and known else UNSYNCHRONISED
+        dead, batch = self._lacking(record, schema), None
+        try:
+            batch = self._batch(record, schema)
+        except DiskError as error:
+            dead.append((record.first, record.count, str(error)))
         self.open[record.position] = None
         group = self._groups.get(record.stream)
         full = self._packer.rows_full(record.stream)
-        if group is not None and (batch is None or group.rows + len(batch) > full or not group.fits(batch)):
+        if group is not None and (batch is None or dead or group.rows + len(batch) > full or not group.fits(batch)):
             self._release(group)
             group = None
         if batch is None:
-            self._ready.append(Group(self, record, schema, None, now))
+            self._ready.append(Group(self, record, schema, None, dead, now))
             return
         if group is None:
-            group = self._groups[record.stream] = Group(self, record, schema, batch, now)
+            group = self._groups[record.stream] = Group(self, record, schema, batch, dead, now)
         else:
             group.batch.extend(batch)
             group.rows += len(batch)
@@ -217,6 +263,17 @@ class Track:
             self._release(group)
         elif self._gathered > GATHER * self._rows_max:
             self._release(next(iter(self._groups.values())))
+
+    def _batch(self, record, schema):
+        """A record's rows, with what is known of their time now; None for a gap."""
+        if record.kind == GAP:
+            return None
+        batch = decode_columns(record.payload, schema)
+        if batch.clock == UNSYNCHRONISED:
+            delta_ns, known = self._set_since(record.position)
+            batch.received_ns += delta_ns
+            batch.clock = RETIMED if delta_ns and known else UNSYNCHRONISED
+        return batch
 
     # --- groups
 
@@ -240,13 +297,13 @@ class Track:
         self._close(group)
 
     def _close(self, group):
-        if group.batch is None and group.gap == 0 and group.pending == 0 and group.positions:
+        if group.batch is None and not group.gaps and group.pending == 0 and group.positions:
             tail, evicted = self._log.tail, 0
             for position, count in zip(group.positions, group.counts):
                 del self.open[position]
                 if position < tail:
                     evicted += count         # while it was under way: announced, but the receiver has it
             group.positions = None
-            self._closed(group.stream, group.rows - len(group.dead), evicted)
-            for sequence, reason in group.dead:
-                self._dead(group.stream, sequence, 1, reason)
+            self._closed(group.stream, group.at - group.buried, evicted)
+            for rows in group.dead:
+                self._dead(group.stream, *rows)

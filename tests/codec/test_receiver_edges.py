@@ -130,8 +130,8 @@ def ledger_rows(first, *entries, gateway="g", epoch=1):
 LANE = ("next", "acknowledged", "pending", "dead_lettered", "evicted", "in")
 
 
-def said(next_sequence, acknowledged, came, pending=0, evicted=0):
-    counts = {"next": next_sequence, "acknowledged": acknowledged, "pending": pending, "dead_lettered": 0, "evicted": evicted, "in": came}
+def said(next_sequence, acknowledged, came, pending=0, evicted=0, dead=0):
+    counts = {"next": next_sequence, "acknowledged": acknowledged, "pending": pending, "dead_lettered": dead, "evicted": evicted, "in": came}
     return [("lane", "up/s", what, counts[what]) for what in LANE]
 
 
@@ -147,6 +147,21 @@ def test_rows_that_a_gateway_counts_and_that_have_not_come_are_named():
     receiver.feed("up/s", encode_gap("g", "s", 1, 4, 3, "quota"))
     assert [p["lacking"] for p in receiver.check()] == [3]
     receiver.feed("up/s", message(7, 3))
+    assert receiver.check() == []
+
+
+def test_rows_that_no_message_could_carry_excuse_no_others_once_they_are_announced():
+    receiver = Receiver()
+    receiver.feed("up/l", ledger_rows(0, *said(0, 0, 0)))
+    receiver.feed("up/l", ledger_rows(6, *said(10, 8, 10, dead=2)))
+    receiver.feed("up/s", message(0, 6))
+    receiver.feed("up/s", message(8, 2))
+    assert receiver.check() == [], "their gap is on its way"
+    receiver.feed("up/s", encode_gap("g", "s", 1, 6, 2, "unsendable"))
+    receiver.feed("up/l", ledger_rows(12, *said(20, 18, 20, dead=2)))
+    receiver.feed("up/s", message(10, 9))
+    assert [p["lacking"] for p in receiver.check()] == [1]
+    receiver.feed("up/s", message(19, 1))
     assert receiver.check() == []
 
 

@@ -11,6 +11,7 @@ from edge.codec.batches import decode_columns, encode_columns
 from edge.columns._batch import Batch
 from edge.columns.schema import Field, Schema
 from edge.errors import DiskError
+from edge.flow import JUMP
 from edge.outbox import BLUR_NS, GATHER_ROWS, SMALL_ROWS, STEPS_MAX, Outbox
 from edge.storage.log import Log
 from edge.storage.records import BATCH, GAP, SCHEMA
@@ -331,6 +332,14 @@ def test_accounts_say_where_each_row_is_also_under_a_new_number():
 
 def test_what_is_found_without_a_checkpoint_is_accounted_for():
     outbox, _, _ = made()
-    for kind, count in ((BATCH, 5), (GAP, 3), (BATCH, 2)):
-        outbox.adopt("timed", type("Record", (), {"kind": kind, "stream": 1, "count": count}))
-    assert outbox.appended == {1: 7} and outbox.names == {1: "timed"}
+    for kind, first, count in ((BATCH, 0, 5), (GAP, 5, 3), (BATCH, 8, 2), (BATCH, 14, 1), (GAP, 3, 1), (BATCH, 15 + JUMP, 1)):
+        outbox.adopt("timed", type("Record", (), {"kind": kind, "stream": 1, "first": first, "count": count}))
+    assert outbox.appended == {1: 13} and outbox.names == {1: "timed"}, "four that are missing, and numbers left out are no rows"
+
+
+def test_what_is_left_out_stands_behind_the_rows_before_it():
+    outbox, timed, _ = made()
+    put(outbox, timed, 3)
+    outbox.leave_out(1, 3, JUMP)
+    assert held(outbox) == [(1, 0, 3)] and held(outbox, GAP) == [(1, 3, JUMP)]
+    assert [r.kind for r in records(outbox)] == [BATCH, GAP]

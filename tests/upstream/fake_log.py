@@ -1,5 +1,7 @@
 """An outbox log in memory, with the interface of edge.storage.log.Log that a lane reads."""
 
+from types import SimpleNamespace
+
 
 class Record:
     def __init__(self, position, kind, stream, first, count, payload):
@@ -10,6 +12,7 @@ class FakeLog:
     def __init__(self):
         self.records = []
         self.tail = 0
+        self.recovery = SimpleNamespace(lost=[])
 
     @property
     def head(self):

@@ -2,21 +2,32 @@
 
 import json
 import random
+from types import SimpleNamespace
 
 import pytest
-from edge.codec.batches import encode_columns
+from edge.codec.batches import decode_message, encode_columns
 from edge.columns._batch import Batch
 from edge.errors import ConfigError
+from edge.storage.log import Log
 from edge.storage.records import BATCH, GAP
 from gateway.forward.lane import Lane
+from gateway.forward.packer import CONTENT_JSON
 from gateway.forward.policy import Policy
 
 from fake_log import FakeLog
+from memory_disk import MemoryDisk
 from world import STREAMS, FakeUpstream, Source, sequences
 
 
 def sent(messages):
     return [(m.topic, bytes(m.payload), m.retain) for m in messages]
+
+
+def gaps(messages):
+    """(first, count, reason) of those that say what will never come."""
+    found = [SimpleNamespace(**json.loads(m.payload)["gap"]) if m.content_type == CONTENT_JSON else decode_message(m.payload)
+             for m in messages if m.rows == 0 and not m.retain]
+    return [(gap.first, gap.count, gap.reason) for gap in found]
 
 
 def all_of(stream, start, stop):
@@ -107,6 +118,7 @@ def test_row_that_fits_no_message_is_dead_lettered_and_blocks_nothing(encoding):
     assert [(stream, first, count) for stream, first, count, _ in dead] == [(7, 1, 1)]
     assert s.lane.rows_dead == {7: 1}
     assert s.lane.rows_acked == {7: 2}
+    assert gaps(messages) == [(1, 1, "unsendable")]
     assert s.lane.acked_before == 3 and s.lane.rows_waiting == 0
 
 
@@ -119,10 +131,11 @@ def test_unreadable_record_is_dead_lettered_and_blocks_nothing():
     s.put(3)
     messages = world.messages(s.lane)
     assert sum(m.rows for m in messages) == 3
-    assert [(stream, first, count) for stream, first, count, _ in dead] == [(7, 100, 5), (99, 0, 2)]
-    assert "99" in dead[1][3]
     for m in messages:
         s.lane.acknowledged(m)
+    assert [(stream, first, count) for stream, first, count, _ in dead] == [(99, 0, 2), (7, 100, 5)]
+    assert "99" in dead[0][3]
+    assert gaps(messages) == [(100, 5, "damaged")], "it never comes, and upstream is told"
     assert s.lane.acked_before == 3
 
 
@@ -248,6 +261,69 @@ def test_gap_records_pass_as_they_are():
     for m in messages:
         s.lane.acknowledged(m)
     assert s.lane.acked_before == 3
+
+
+def holed(disk, *at):
+    """A log of 30 records of 10 rows, of two streams in turn, and of its bytes those `at` so many twentieths are others."""
+    log = Log(disk, "outbox", quota_bytes_max=1 << 20)
+    s = Source(log=log)
+    for _ in range(15):
+        s.put(10, wake=False)
+        s.put(10, stream=8, wake=False)
+    log.sync()
+    path, size = f"outbox/{log._segments[-1].name}.seg", log._segments[-1].size
+    log.close()
+    for n in at:
+        disk.files[path].data[size * n // 20] ^= 0xFF
+    return Log(disk, "outbox", quota_bytes_max=1 << 20)
+
+
+@pytest.mark.parametrize("at", [(5,), (5, 6, 14), range(4, 17)])
+@pytest.mark.parametrize("acked", [0, 4])
+@pytest.mark.parametrize("evicts", [False, True])
+def test_rows_that_are_damaged_in_the_outbox_are_announced_and_counted_once(at, acked, evicts):
+    dead, log = [], holed(MemoryDisk(), *at)
+    s = Source(log=log, dead=lambda *a: dead.append(a), age_ms=0)
+    s.lane.load({"ranges": [[acked, None]], "rows_waiting": 300 - 10 * acked, "rows_acked": {}, "rows_dead": {}, "meanings": []})
+    world = FakeUpstream(s.lane)
+    world.messages(s.lane)
+    s.lane.disconnected()                # none of it arrived
+    if evicts:
+        log.drop_before(acked)           # what was acknowledged is of no use to the log, but is there
+    s.lane.connected()
+    messages = world.messages(s.lane)
+    said = [(m.stream, m.first, m.count) for m in map(decode_message, [m.payload for m in messages if not m.rows and not m.retain])]
+    assert said and not dead
+    for m in messages:
+        s.lane.acknowledged(m)
+    assert sorted(said) == sorted((STREAMS[stream].stream, first, count) for stream, first, count, _ in dead)
+    come = sequences(sent(messages))
+    lost = [(stream, n) for stream, first, count in said for n in range(first, first + count)]
+    assert sorted(come + lost) == sorted((stream, n) for stream in ("temps", "doors") for n in range(5 * acked, 150))
+    assert sum(s.lane.rows_acked.values()) == len(come) and sum(s.lane.rows_dead.values()) == len(lost) and s.lane.rows_waiting == 0
+
+
+def test_positions_that_went_or_were_never_given_out_are_no_damage():
+    log = Log(MemoryDisk(), "outbox", quota_bytes_max=1 << 20)
+    s = Source(log=log, age_ms=0)
+    s.put(10, wake=False)
+    log.truncate(40)
+    s.sequences[7] += 5                  # and sequences that nobody announced
+    s.put(10, wake=False)
+    s.sequences[7] += 7
+    s.put(10, wake=False)
+    world = FakeUpstream(s.lane)
+    assert gaps(world.messages(s.lane)) == [(10, 5, "damaged"), (25, 7, "damaged")]
+    s.lane.disconnected()
+    log.roll()
+    s.put(1, wake=False)
+    log.sync()
+    log.quota_bytes_max = 1
+    while log.give_way():
+        pass
+    assert log.tail == 42
+    s.lane.connected()
+    assert gaps(world.messages(s.lane)) == [], "nobody knows how far the stream had come"
 
 
 def test_stream_whose_context_grows_too_long_sends_its_rows_as_batches():

@@ -80,11 +80,11 @@ def order(rows):
 
 
 def complete(world):
-    """No sequence is missing, or it was announced; and what was announced is in the ledger as evicted, or jumped over. What a broker forgot is missing, and no more."""
+    """No sequence is missing, or it was announced; and what was announced is in the ledger as evicted or dead, or jumped over. What a broker forgot is missing, and no more."""
     found, forgot = [], defaultdict(set)
     for stream, _, sequence in world.broker.lost_rows():
         forgot[stream].add(sequence)
-    evicted = sum(a.out.get("evicted", 0) for a in world.ledger() if a.kind == "lane")
+    evicted = sum(a.out.get("evicted", 0) + a.out.get("dead_lettered", 0) for a in world.ledger() if a.kind == "lane")
     for entry in world.broker.receiver.report():
         lacking = {s for first, count in entry["missing"] for s in range(first, first + count)}
         announced = sum(count for _, count in entry["announced"] if count < 1 << 30)
