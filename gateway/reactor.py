@@ -7,6 +7,7 @@ import socket
 import threading
 import time
 from collections import deque
+from contextlib import suppress
 from itertools import count
 
 
@@ -40,6 +41,7 @@ class Reactor:
         self._soon = deque()
         self._at_work = None         # the loop's thread, while it does not wait
         self._wake_read, self._wake_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        self._closing = threading.RLock()         # a signal may come within
         self.now = self.monotonic()
         self.watch(self._wake_read, self._drain_wake)
 
@@ -67,14 +69,13 @@ class Reactor:
         return timer
 
     def soon(self, fn):
-        """Run fn in the loop's thread at its next turn. The one method for other threads."""
+        """Run fn in the loop's thread at its next turn; never, after close(). The one method for other threads."""
         self._soon.append(fn)
         if self._at_work == threading.get_ident():
             return                   # it looks before it waits again
-        try:
-            os.write(self._wake_write, b"\0")
-        except BlockingIOError:
-            pass                     # the pipe is full: the loop is about to wake anyway
+        with self._closing, suppress(BlockingIOError):       # the pipe is full: the loop is about to wake anyway
+            if self._wake_write is not None:
+                os.write(self._wake_write, b"\0")
 
     def turn(self, timeout_s):
         """Wait for events, timers or soon() for timeout_s at most, then run what is due."""
@@ -136,9 +137,11 @@ class Reactor:
 
     def close(self):
         """Release the loop's own descriptors."""
+        with self._closing:          # whoever calls soon() now must not write to what has that number next
+            wake_write, self._wake_write = self._wake_write, None
         self._epoll.close()
         os.close(self._wake_read)
-        os.close(self._wake_write)
+        os.close(wake_write)
 
     def _drain_wake(self):
         try:

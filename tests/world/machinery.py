@@ -24,6 +24,7 @@ from gateway.reactor import Reactor
 S = 10**9
 TURN_NS = 50_000                         # of virtual time for a turn that had something to do
 CHUNK = 1 << 16
+BLANK = bytes(BLOCK)
 START_NS = 1_800_000_000 * S             # true time when a world begins: 2027
 
 
@@ -35,13 +36,21 @@ def blocks(size):
     return -(-size // BLOCK)
 
 
+def used(data):
+    """Blocks up to the last that is not blank."""
+    last = blocks(len(data))
+    while last and BLANK.startswith(bytes(data[(last - 1) * BLOCK:last * BLOCK])):
+        last -= 1
+    return last
+
+
 class SimNode(Node):
     """A file that nobody keeps an old state of: what is stable is changed in its place."""
 
     def __init__(self, data=b""):
         super().__init__(data)
         self.stable = bytearray(data)
-        self.blocks = blocks(len(bytes(data).rstrip(b"\0")))       # that it has been given: what is written into these needs no room
+        self.blocks = used(data)            # that it has been given: what is written into these needs no room
 
     def sync(self):
         for kind, offset, piece in self.changes:
