@@ -133,12 +133,15 @@ class CheckpointStore:
 
     def _survey(self) -> list:
         """(position of the first record, number, previous, position of the COMMIT) of every commit that can be read."""
-        commits, start = [], {}
+        commits, start, read = [], {}, 0
         for r in between(self.log, self.log.tail):
+            read += 1
             self._number = max(self._number, r.first)
             start.setdefault(r.first, r.position)
             if r.kind == COMMIT:
                 commits.append((start[r.first], r.first, msgpack.unpackb(r.payload)[0], r.position))
+        if read < self.log.head - self.log.tail:         # what cannot be read now may be readable the next time: no other save gets its number
+            self._number = max(self._number, self.log.head)
         self._surveyed = True
         return commits
 

@@ -81,7 +81,7 @@ class Log:
         self._reader = Reader(disk, directory, self.recovery, cipher)
         self._torn = self._reader.torn(self._segments)           # the next segment says so: no later opening is to take it for damage
         if found.unsure and found.unsure[-1] is self._segments[-1]:
-            self._write_again(self._segments.pop())
+            self._write_again(self._segments[-1])
         if found.head > self.head:       # no position is given twice, and every later start comes to the same
             with suppress(DiskError):
                 self.truncate(found.head)
@@ -247,17 +247,17 @@ class Log:
         return int.from_bytes(bytes(b or 0xA5 for b in self.disk.entropy(4)), "little")
 
     def _write_again(self, segment):
-        """Opening could not sync the last segment: hold its records as un-synced, and write them to another file. (Those before it
+        """Opening could not sync the last segment: hold its records as un-synced, and write them to another file, if they can be read again. (Those before it
         were synced when it was begun.)"""
-        self._disk_bytes -= segment.size
-        records = self._reader.records(segment, segment.first)
-        self._salt, self._fresh, self._continues = segment.salt, False, segment.continues
-        self._unsynced = [encode(segment.salt, r.position, r.kind, r.flags, r.stream, r.first, r.count, r.payload) for r in records]
-        self._unsynced_bytes = sum(map(len, self._unsynced))
-        self.durable = segment.first
-        with suppress(DiskError, OSError):
-            self.sync()
-            self._unlink(segment)        # if not, the next opening does it
+        with suppress(OSError):
+            self._unsynced = [encode(segment.salt, r.position, r.kind, r.flags, r.stream, r.first, r.count, r.payload) for r in self._reader.records(segment, segment.first)]
+            self._disk_bytes -= self._segments.pop().size
+            self._salt, self._fresh, self._continues = segment.salt, False, segment.continues
+            self._unsynced_bytes = sum(map(len, self._unsynced))
+            self.durable = segment.first
+            with suppress(DiskError):
+                self.sync()
+                self._unlink(segment)    # if not, the next opening does it
 
     # --- reading
 

@@ -238,6 +238,11 @@ def test_notices_go_once_the_gaps_are_durable_and_what_is_no_notice_is_none():
     disk.unlink = lambda path: (_ for _ in ()).throw(OSError(errno.EIO, "not removed"))
     outbox.log.notices.drop()
     assert outbox.log.notices.events == [] and gone(disk) == left
+    disk = MemoryDisk(files)
+    outbox, *_ = made(gathers=False, disk=disk)
+    disk.unlink(left[0])                 # by whoever tidied up
+    outbox.log.notices.drop()
+    assert outbox.log.notices.events == [] and gone(disk) == []
 
 
 def test_where_there_is_no_block_for_a_reserve_an_index_makes_room_and_without_one_nothing_goes():

@@ -337,6 +337,20 @@ def test_what_is_found_without_a_checkpoint_is_accounted_for():
     assert outbox.appended == {1: 13} and outbox.names == {1: "timed"}, "four that are missing, and numbers left out are no rows"
 
 
+def test_rows_that_the_end_of_a_log_lacks_are_announced_and_counted_as_gone():
+    outbox, timed, plain = made()
+    outbox.adopt("timed", type("Record", (), {"kind": BATCH, "stream": 5, "first": 0, "count": 5}))        # its number of then
+    timed.next_sequence, plain.next_sequence = 8 + JUMP, 3
+    outbox.lacks_before(timed)
+    outbox.lacks_before(plain)           # nothing of it is here, and nobody knows what was
+    assert held(outbox, GAP) == [(1, 5, 3 + JUMP)] and outbox.appended == {5: 5, 1: 3} and outbox.evicted == {1: 3}
+    row, = outbox.accounts({5: 5}, {})
+    assert row.out == {"acknowledged": 5, "dead_lettered": 0, "evicted": 3, "pending": 0}
+    outbox.adopt("timed", type("Record", (), {"kind": GAP, "stream": 1, "first": 5, "count": 3 + JUMP}))
+    outbox.lacks_before(timed)
+    assert len(held(outbox, GAP)) == 1
+
+
 def test_what_is_left_out_stands_behind_the_rows_before_it():
     outbox, timed, _ = made()
     put(outbox, timed, 3)

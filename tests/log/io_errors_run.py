@@ -139,7 +139,7 @@ def change(world, ask):
     for _ in range(TRIES):
         before = world.core.deployments
         swap = ask()
-        for _ in range(100 * TRIES):     # slices of a warm-up
+        for _ in range(1000 * TRIES):    # slices of a warm-up; many, where a file that cannot be opened may have held so many positions
             if swap.state not in ("waiting", "warming"):
                 break
             world.core.advance(0)

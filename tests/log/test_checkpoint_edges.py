@@ -94,6 +94,28 @@ def test_numbers_go_on_also_when_nothing_was_loaded():
     assert commits_of(store)[-1][:2] == (3, 0) and store.load()[0] == b"2"
 
 
+@pytest.mark.parametrize("loads", [True, False])
+def test_a_file_that_cannot_be_opened_for_once_takes_no_number_from_a_later_save(loads):
+    """Else the next start would take the states in it for what was saved after them."""
+    disk = MemoryDisk()
+    store = store_of(disk)
+    for i in range(4):
+        store.begin_anew()
+        store.save(b"%d" % i, {"a": b"%d" % i * 5000})
+    store.save(b"4", {"a": b"4" * 5000})
+    store.close()
+    newest = max(path for path in disk.files if path.endswith(".seg"))
+    faulty = Odd({path: bytes(node.data) for path, node in disk.files.items()})
+    faulty.odd["open"] = lambda own, path: refused(errno.EIO)(own) if path == newest else own(path)
+    store = store_of(faulty)
+    assert not loads or store.load()[0] == b"2"
+    store.save(b"5", {"a": b"5" * 5000})
+    store.save(b"6", {"a": b"6" * 5000})
+    store.close()
+    found = store_of(MemoryDisk({path: bytes(node.data) for path, node in faulty.files.items()}))
+    assert found.load() == (b"6", {"a": bytearray(b"6" * 5000)}) and found.recovery.skipped == 0
+
+
 def test_old_states_that_cannot_be_removed_do_not_undo_the_save_and_go_with_the_next():
     disk = Odd()
     store = store_of(disk)

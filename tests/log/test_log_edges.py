@@ -7,7 +7,8 @@ from log_oracle import DIRECTORY, Oracle, open_log, read_all
 from memory_disk import FaultyDisk, MemoryDisk
 
 from edge.errors import DiskError
-from edge.storage.segment import Segment, parse_name
+from edge.storage.log import Log
+from edge.storage.segment import TORN, Segment, parse_name
 from edge.storage.writer import Writer
 
 
@@ -360,3 +361,30 @@ def test_what_rests_on_others_gets_in_when_they_are_durable():
     assert (writer.waiting, writer.head, log.head, log.durable) == (0, 2, 2, 1)
     writer.sync()
     assert [r.first for r in read_all(log)] == [0, 1]
+
+
+@pytest.mark.parametrize("times", [2, 3])
+def test_a_log_whose_file_opens_and_then_no_more_opens_all_the_same(times):
+    """Two opens find what it holds, the third makes sure of it, and the fourth asks whether what is missing was torn."""
+    disk = Odd()
+    log = Log(disk, "log", quota_bytes_max=1 << 20)
+    for i in range(6):
+        log.append(1, 0, i, 1, b"x" * 50)
+        log.sync()
+    path, = (path for path in disk.files if path.endswith(".seg"))
+    files = files_of(disk)
+    rotten = bytearray(files[path])
+    rotten[200] ^= 0xFF
+    disk, opened = Odd({path: bytes(rotten)}), []
+
+    def some(own, path):
+        opened.append(path)
+        return own(path) if opened.count(path) <= times else refused(errno.EIO)(own)
+
+    disk.odd["open"] = some
+    log = Log(disk, "log", quota_bytes_max=1 << 20)
+    assert log.recovery.lost and opened.count(path) > times and len(log.recovery.warnings) == (times == 2)
+    disk.odd.clear()
+    log.append(1, 0, 6, 1, b"x")
+    log.sync()
+    assert not log._segments[-1].flags & TORN and log.damaged_since(0) == 1 and [r.first for r in read_all(log)] == [0, 2, 3, 4, 5, 6]
