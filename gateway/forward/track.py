@@ -10,7 +10,7 @@ from time import perf_counter
 
 from edge.codec.batches import decode_columns
 from edge.errors import DiskError
-from edge.storage.records import BATCH, GAP, SCHEMA
+from edge.storage.records import BATCH, GAP, SCHEMA, between
 from gateway.clock import RETIMED, UNSYNCHRONISED
 
 READ_BYTES = 64 << 10
@@ -181,9 +181,11 @@ class Track:
         self._ends = self._ends_at(position) if self._log.recovery.lost else None     # stream's name -> sequence after its last event; None while nothing is known to be missing
 
     def _ends_at(self, position):
-        ends = {}
+        ends, log = {}, self._log
         with suppress(DiskError):
-            for _, stream, first, count in self._log.events([[0, position]], dropped=True):
+            events = [event[1:] for event in log.events([[0, position]], dropped=True)]          # those in files; the rest waits to be synced
+            events += [(r.stream, r.first, r.count) for r in between(log, log.durable, position) if r.kind in (BATCH, GAP)]
+            for stream, first, count in events:
                 if (schema := self._meanings.at(position, stream)) is not None:
                     ends[schema.stream] = max(ends.get(schema.stream, 0), first + count)
         return ends

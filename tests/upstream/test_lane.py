@@ -303,6 +303,27 @@ def test_rows_that_are_damaged_in_the_outbox_are_announced_and_counted_once(at, 
     assert sum(s.lane.rows_acked.values()) == len(come) and sum(s.lane.rows_dead.values()) == len(lost) and s.lane.rows_waiting == 0
 
 
+@pytest.mark.parametrize("synced", [0, 1, 2])
+def test_rows_that_wait_for_the_disk_are_not_missing(synced):
+    """Something is damaged, long acknowledged; what came since is in files, in part, and in memory."""
+    log = holed(MemoryDisk(), 10)
+    s = Source(log=log, age_ms=0)
+    world = FakeUpstream(s.lane)
+    assert len(gaps(world.drain(s.lane))) == 1
+    s.sequences = {7: 150, 8: 150}
+    for i in range(4):
+        s.put(10, wake=False)
+        s.put(10, stream=8, wake=False)
+        if i < synced:
+            log.sync()
+    world.drain(s.lane)
+    s.lane.disconnected()
+    s.lane.connected()
+    s.put(10, wake=False)
+    s.put(10, stream=8, wake=False)
+    assert gaps(world.drain(s.lane)) == []
+
+
 def test_positions_that_went_or_were_never_given_out_are_no_damage():
     log = Log(MemoryDisk(), "outbox", quota_bytes_max=1 << 20)
     s = Source(log=log, age_ms=0)
