@@ -159,6 +159,8 @@ class Outbox:
                        for kind, stream, first, count, position in (*gaps, *self.log.notices.events) if position > state.get("told_before", 0)})
         gaps = [gap for gap in gaps if gap[3] > 0]       # what came after that state is to come again, at other positions
         self.log.notices.keep(gaps, head)
+        if self.log.head < head:
+            self.log.recovery.lost.append((self.log.head, head))         # its end is gone, and was durable
         self.log.truncate(head)
         self.cleared = head
         self.load(state)

@@ -175,34 +175,45 @@ class Track:
         self.next_position = record.position + 1
         return record
 
+    # --- what is damaged in it: then the next record of a stream tells what the stream lacks
+
     def _begin(self, position):
         """A range begins here."""
         self._read_at = self.next_position = position
-        self._ends = self._ends_at(position) if self._log.recovery.lost else None     # stream's name -> sequence after its last event; None while nothing is known to be missing
+        self._ends, self._doubtful = None, set()
+        if lost := [end for start, end in self._log.recovery.lost if start < position]:
+            self._ends = self._ends_of(0, position)
+            self._doubtful = self._ends.keys() - self._ends_of(max(lost), position).keys()
 
-    def _ends_at(self, position):
+    def _skipped(self, start, stop):
+        """There are no records at these positions: they went, were never given out, or cannot be read."""
+        if start < self._log.tail:
+            start, self._ends, self._doubtful = self._log.tail, None, set()
+        if any(first < stop and end > start for first, end in self._log.recovery.lost):
+            if self._ends is None:
+                self._ends = self._ends_of(0, start)
+            self._doubtful = set(self._ends)
+
+    def _ends_of(self, start, stop) -> dict:
+        """Stream's name -> sequence after its last event in these positions."""
         ends, log = {}, self._log
         with suppress(DiskError):
-            events = [event[1:] for event in log.events([[0, position]], dropped=True)]          # those in files; the rest waits to be synced
-            events += [(r.stream, r.first, r.count) for r in between(log, log.durable, position) if r.kind in (BATCH, GAP)]
+            events = [event[1:] for event in log.events([[start, stop]], dropped=True)]          # those in files; the rest waits to be synced
+            events += [(r.stream, r.first, r.count) for r in between(log, max(start, log.durable), stop) if r.kind in (BATCH, GAP)]
             for stream, first, count in events:
-                if (schema := self._meanings.at(position, stream)) is not None:
+                if (schema := self._meanings.at(stop, stream)) is not None:
                     ends[schema.stream] = max(ends.get(schema.stream, 0), first + count)
         return ends
 
-    def _skipped(self, start, stop):
-        """There are no records at these positions: they went, were never given out, or cannot be read. Then the next of a stream tells what it lacks."""
-        if start < self._log.tail:
-            start, self._ends = self._log.tail, None
-        if start < stop and self._ends is None:
-            self._ends = self._ends_at(start)
-
     def _lacking(self, record, schema) -> list:
-        """(first sequence, count, reason) of the stream's rows in front of this record, if they cannot be read."""
+        """(first sequence, count, reason) of the stream's rows in front of this record, if what is damaged may have been them."""
         if self._ends is None:
             return []
         end = self._ends.get(schema.stream, record.first)
         self._ends[schema.stream] = max(end, record.first + record.count)
+        if schema.stream not in self._doubtful:
+            return []
+        self._doubtful.remove(schema.stream)
         return [(end, record.first - end, "damaged in the outbox")] if end < record.first else []
 
     def _refill(self):

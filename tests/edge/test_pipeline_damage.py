@@ -98,7 +98,7 @@ def test_a_directory_that_is_gone_stops_nothing(modules, part, clean):
     finish(world)
 
 
-@pytest.mark.parametrize("seed", [*range(30), 73, 119, 165, 190, 299])
+@pytest.mark.parametrize("seed", [*range(30), 73, 119, 165, 190, 299, 1199])
 def test_files_cut_short_or_overwritten_stop_nothing(modules, seed):
     rng = random.Random(seed)
     world = World(modules).start()
