@@ -159,8 +159,8 @@ class Outbox:
                        for kind, stream, first, count, position in (*gaps, *self.log.notices.events) if position > state.get("told_before", 0)})
         gaps = [gap for gap in gaps if gap[3] > 0]       # what came after that state is to come again, at other positions
         self.log.notices.keep(gaps, head)
-        if self.log.head < head:
-            self.log.recovery.lost.append((self.log.head, head))         # its end is gone, and was durable
+        lost = self.log.recovery.lost                    # but what stood behind that head comes again; a head that was durable and is gone does not
+        lost[:] = [(first, min(end, head)) for first, end in lost if first < head] + [(self.log.head, head)] * (self.log.head < head)
         self.log.truncate(head)
         self.cleared = head
         self.load(state)

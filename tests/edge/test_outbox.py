@@ -351,6 +351,19 @@ def test_rows_that_the_end_of_a_log_lacks_are_announced_and_counted_as_gone():
     assert len(held(outbox, GAP)) == 1
 
 
+def test_only_what_is_lost_before_a_state_is_lost():
+    outbox, timed, _ = made(gathers=False)
+    put(outbox, timed, 3, 3, 3, 3)
+    state = kept(outbox)
+    put(outbox, timed, 3, 3)
+    outbox.log.recovery.lost += [(1, 2), (3, 5), (5, 6)]
+    outbox.cut_back(state, {1: 12})
+    assert outbox.log.recovery.lost == [(1, 2), (3, 4)]
+    outbox.log.truncate(2)               # what was durable is gone
+    outbox.cut_back(state, {1: 12})
+    assert outbox.log.recovery.lost == [(1, 2), (3, 4), (2, 4)] and outbox.log.head == 4
+
+
 def test_what_is_left_out_stands_behind_the_rows_before_it():
     outbox, timed, _ = made()
     put(outbox, timed, 3)
