@@ -11,10 +11,9 @@ from edge.codec.batches import decode_columns
 from edge.columns._batch import Batch
 from edge.deferral import Deferral
 from edge.errors import RuleError
-from edge.storage.records import BATCH, CLOCK, REPEAT, SKIP, TICK
+from edge.storage.records import BATCH, CLOCK, JUMP, REPEAT, SKIP, TICK
 
 TRAP, SHARE = "trap", "share"
-JUMP = 1 << 30                       # of sequences, where what comes may not be what was sent; fits a record's count
 
 
 class Flow(Deferral):

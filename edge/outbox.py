@@ -15,9 +15,8 @@ import msgpack
 from edge.codec._payload import memory_of
 from edge.codec.batches import encode_columns
 from edge.codec.intervals import Intervals
-from edge.flow import JUMP
 from edge.ledger import Account
-from edge.storage.records import BATCH, GAP, between
+from edge.storage.records import BATCH, GAP, JUMP, between
 from edge.storage.writer import Writer
 
 STEPS_MAX = 32                       # of the clock that are kept; beyond, the two oldest count as one
@@ -47,7 +46,6 @@ class Outbox:
         self._told_before = 0        # what went of before this position is in `evicted`
         self._evicted_to = {}        # stream number -> sequence after the last row in `evicted`: a stream's rows go in order
         self.names = {}              # stream number -> name
-        self._adopted = {}           # stream's name -> sequence after the last adopted record
         self._steps = []             # [position, delta_ns, since]: what stands before it was stored before the clock was set by so much, from since on in the same run
         self.since = 0               # where this run began: its clock knows nothing of the time that the gateway was off before
 
@@ -118,22 +116,22 @@ class Outbox:
             if self._steps and self._steps[-1][0] == told:
                 self._steps[-1][0] = self.writer.head
 
-    def adopt(self, name, record):
-        """Account for a record of the stream `name` that was found without a checkpoint, and for the rows that are missing in front of it."""
-        end = self._adopted.get(name, record.first)
+    def adopt(self, name, record, end) -> int:
+        """Account for a record of the stream `name` that was found without a checkpoint, and for the rows that are missing in front of it. end: the sequence
+        after the stream's records before it, None: it is the first. Returns that sequence after it."""
+        end = record.first if end is None else end
         rows = max(0, record.first - end) % JUMP + (record.count if record.kind == BATCH else 0)
-        self._adopted[name] = max(end, record.first + record.count)
         self.names[record.stream] = name
         self.appended[record.stream] = self.appended.get(record.stream, 0) + rows
+        return max(end, record.first + record.count)
 
-    def lacks_before(self, stream):
-        """Rows of the stream up to its next sequence are here, as far as adopt() had them, or gone."""
-        first, stop = self._adopted.get(stream.name, stream.next_sequence), stream.next_sequence
-        if first < stop:
+    def lacks_from(self, end, stream):
+        """Rows of the stream from `end` to its next sequence are gone; None: nobody knows of any."""
+        if end is not None and end < stream.next_sequence:
             self.names[stream.number] = stream.name
             for count in (self.appended, self.evicted):
-                count[stream.number] = count.get(stream.number, 0) + (stop - first) % JUMP
-            self.leave_out(stream.number, first, stop - first)
+                count[stream.number] = count.get(stream.number, 0) + (stream.next_sequence - end) % JUMP
+            self.leave_out(stream.number, end, stream.next_sequence - end)
 
     def on_evict(self, kind, stream, first, count) -> int:
         """The log's quota is about to push rows out, or a gap: it goes upstream (again). The payload is the position that the rows stood before.

@@ -46,7 +46,7 @@ def capture(pipeline, lanes, running=None):
     for outbox in pipeline.outboxes:
         outbox.write()
         outbox.flush()
-        outbox.writer.sync()
+        outbox.log.sync()
     pipeline.sync()
     meta = {
         "version": META_VERSION,
@@ -214,7 +214,7 @@ def _count_letters(pipeline, since):
 def _without_checkpoint(pipeline, recovered, meanings):
     """Sequences from what the logs hold; the journal position to play from, and what its stream numbers mean there."""
     by_name = {s.name: s for s in pipeline.streams}
-    ends = {}                            # stream's name -> sequence after the last that stands in an outbox
+    ends = {}                            # stream's name -> outbox -> sequence after the last that stands there
     shown_ns = 0
     for outbox in pipeline.outboxes:
         schemas = dict(meanings)
@@ -225,11 +225,12 @@ def _without_checkpoint(pipeline, recovered, meanings):
                 schemas[record.stream] = Schema.from_dict(msgpack.unpackb(record.payload))
             elif record.kind in (BATCH, GAP) and record.stream in schemas:
                 name = schemas[record.stream].stream
-                ends[name] = max(ends.get(name, 0), record.first + record.count)
-                outbox.adopt(name, record)
+                here = ends.setdefault(name, {})
+                here[outbox] = outbox.adopt(name, record, here.get(outbox))
                 if record.kind == BATCH:
                     shown_ns = max(shown_ns, decode_columns(record.payload, schemas[record.stream]).received_ns)
-    for name, end in ends.items():
+    for name, here in ends.items():
+        end = max(here.values())
         if name in by_name:
             by_name[name].next_sequence = end
         else:                            # of a rule that is not here, and may come back
@@ -250,7 +251,7 @@ def _without_checkpoint(pipeline, recovered, meanings):
     for stream in pipeline.streams:
         stream.since = stream.next_sequence
         for outbox in stream.outboxes:
-            outbox.lacks_before(stream)
+            outbox.lacks_from(ends.get(stream.name, {}).get(outbox), stream)
     for stage in pipeline.stages:
         stage.start_at(stage.input.next_sequence)
     pipeline.jump([stage.partial for stage in pipeline.stages])

@@ -24,7 +24,7 @@ from edge.books import SCHEMA as LEDGER
 from edge.codec.batches import BATCH, CONTEXT, GAP, ROW, decode_message
 from edge.codec.intervals import Intervals
 from edge.errors import DiskError
-from edge.flow import JUMP
+from edge.storage.records import JUMP
 
 INTERVALS_MAX = 4096
 TRACKS_MAX = 1 << 16

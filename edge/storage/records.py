@@ -18,6 +18,7 @@ GAP    outbox    number, first sequence, n    these rows never come: evicted (Me
 import msgpack
 
 SCHEMA, BATCH, TICK, CLOCK, SKIP, DEAD, GAP, FATE, REPEAT = 1, 2, 3, 4, 5, 6, 7, 8, 9
+JUMP = 1 << 30                       # of sequences, where what comes may not be what was sent; fits a record's count
 
 LETTER_BYTES_MAX = 64 << 10          # of a dead event's payload; what is longer is cut, and its size kept
 

@@ -14,8 +14,7 @@ from time import perf_counter
 
 from edge.codec.batches import decode_columns
 from edge.errors import DiskError
-from edge.flow import JUMP
-from edge.storage.records import BATCH, between
+from edge.storage.records import BATCH, JUMP, between
 from gateway.forward.meanings import Meanings
 from gateway.forward.pace import ENCODING_S, Pace
 from gateway.forward.packer import Packer

@@ -11,10 +11,9 @@ from edge.codec.batches import decode_columns, encode_columns
 from edge.columns._batch import Batch
 from edge.columns.schema import Field, Schema
 from edge.errors import DiskError
-from edge.flow import JUMP
 from edge.outbox import BLUR_NS, GATHER_ROWS, SMALL_ROWS, STEPS_MAX, Outbox
 from edge.storage.log import Log
-from edge.storage.records import BATCH, GAP, SCHEMA
+from edge.storage.records import BATCH, GAP, JUMP, SCHEMA
 
 TIMED = Schema("timed", (Field("v", "i64"), Field("at", "time")), time="at")
 PLAIN = Schema("plain", (Field("v", "i64"),))
@@ -332,22 +331,23 @@ def test_accounts_say_where_each_row_is_also_under_a_new_number():
 
 def test_what_is_found_without_a_checkpoint_is_accounted_for():
     outbox, _, _ = made()
+    end = None
     for kind, first, count in ((BATCH, 0, 5), (GAP, 5, 3), (BATCH, 8, 2), (BATCH, 14, 1), (GAP, 3, 1), (BATCH, 15 + JUMP, 1)):
-        outbox.adopt("timed", type("Record", (), {"kind": kind, "stream": 1, "first": first, "count": count}))
+        end = outbox.adopt("timed", type("Record", (), {"kind": kind, "stream": 1, "first": first, "count": count}), end)
     assert outbox.appended == {1: 13} and outbox.names == {1: "timed"}, "four that are missing, and numbers left out are no rows"
 
 
 def test_rows_that_the_end_of_a_log_lacks_are_announced_and_counted_as_gone():
     outbox, timed, plain = made()
-    outbox.adopt("timed", type("Record", (), {"kind": BATCH, "stream": 5, "first": 0, "count": 5}))        # its number of then
+    end = outbox.adopt("timed", type("Record", (), {"kind": BATCH, "stream": 5, "first": 0, "count": 5}), None)        # its number of then
     timed.next_sequence, plain.next_sequence = 8 + JUMP, 3
-    outbox.lacks_before(timed)
-    outbox.lacks_before(plain)           # nothing of it is here, and nobody knows what was
+    outbox.lacks_from(end, timed)
+    outbox.lacks_from(None, plain)       # nothing of it is here, and nobody knows what was
     assert held(outbox, GAP) == [(1, 5, 3 + JUMP)] and outbox.appended == {5: 5, 1: 3} and outbox.evicted == {1: 3}
     row, = outbox.accounts({5: 5}, {})
     assert row.out == {"acknowledged": 5, "dead_lettered": 0, "evicted": 3, "pending": 0}
-    outbox.adopt("timed", type("Record", (), {"kind": GAP, "stream": 1, "first": 5, "count": 3 + JUMP}))
-    outbox.lacks_before(timed)
+    end = outbox.adopt("timed", type("Record", (), {"kind": GAP, "stream": 1, "first": 5, "count": 3 + JUMP}), end)
+    outbox.lacks_from(end, timed)
     assert len(held(outbox, GAP)) == 1
 
 
