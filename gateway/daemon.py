@@ -18,7 +18,8 @@ from gateway.notify import Notifier
 from gateway.status import ledger, measures, metrics_text, status
 
 TICK_S = 1.0
-RETRY_S = 0.25                           # between two tries of a disk that refuses
+RETRY_S = 0.25                           # between two tries of a disk that refuses, or of a quota that is used up
+BREATH_S = 0.002                         # of a turn meanwhile, while lanes send: sockets that a full intake leaves unread would keep the processor busy
 IDLE_S = 1.0
 SWAP_S = 0.005                           # of a turn, for a rule that warms up
 WAITING_S = 0.005                        # the longest turn while rules wait for CPU
@@ -46,6 +47,7 @@ class Daemon:
         self._gathering = Gathering(config.journal.durability.seconds)
         self._wait_s = IDLE_S            # until what has gathered is due
         self.blocks, self.last_block = 0, ""         # how often that was so, and why last
+        self._retry_at = 0.0             # nothing is tried before; reactor seconds
         self._stored = []                # journaled, not yet synced
         self._stopping = False
         self._notifier = Notifier()
@@ -144,18 +146,23 @@ class Daemon:
 
     def turn(self, timeout_s):
         """One round of the way of an event."""
-        self.reactor.turn(0 if self.core.busy else min(timeout_s, self._wait_s, WAITING_S if self.pipeline.deferred else IDLE_S))
+        busy = self.core.busy and not self.blocked
+        self.reactor.turn(0 if busy else min(timeout_s, self._wait_s, WAITING_S if self.pipeline.deferred else IDLE_S))
         self._grant()
-        if self._due() and self._may_take():
+        self._wait_s = max(0.0, self._retry_at - self.reactor.now)
+        tries = not self._wait_s
+        if tries and self._due() and self._may_take():
             self._store()
-        if self.intake.closed or self._stored:
+        if tries and (self.intake.closed or self._stored):
             self._commit()
         if not self.blocked and self.core.advance(SWAP_S):
             self._forward()
         if self.pipeline.deferred:
             self._serve()
-        if self._checkpoint_due or self.core.unsettled:
+        if tries and (self._checkpoint_due or self.core.unsettled):
             self._checkpoint()
+        if self.blocked:
+            self._machine.sleep(BREATH_S if any(lane.reads for _, lane in self.core.lanes) else RETRY_S)
 
     def _due(self) -> bool:
         """Whether events wait that have gathered long enough."""
@@ -221,7 +228,7 @@ class Daemon:
             self._forward()
 
     def _block(self, reason) -> bool:
-        """Note why nothing is taken in, and wait a little before the next try; "" for nothing. True when events may come in."""
+        """Note why nothing is taken in; the next try is a little later, and the lanes go on meanwhile. "" for nothing. True when events may come in."""
         if not reason:
             if self.blocked:
                 self.log("disk", "takes events again")
@@ -231,7 +238,7 @@ class Daemon:
         self.blocked = self.last_block = reason
         self._checkpoint_due = True      # it lets go of what no restart needs
         self.log.error("disk", reason)
-        self._machine.sleep(RETRY_S)
+        self._retry_at, self._wait_s = self.reactor.monotonic() + RETRY_S, RETRY_S
         return False
 
     def _forward(self):
@@ -292,6 +299,7 @@ class Daemon:
         self._checkpoint_due = False
         if not self.blocked and not self.core.unsettled and self.pipeline.changes == self._checkpointed and not self.core.cursors_moved():
             return
+        full = self.pipeline.blocked
         try:
             self.core.checkpoint()
         except DiskError as error:
@@ -299,6 +307,8 @@ class Daemon:
             self._checkpoint_due = self._made_room(error)
             return
         self._checkpointed = self.pipeline.changes
+        if full and not self.pipeline.blocked:
+            self._retry_at = self._wait_s = 0.0      # that made room
 
     def _made_room(self, error):
         try:

@@ -19,7 +19,6 @@ from campaign import main  # first: it finds the other folders
 from memory_disk import BLOCK, PowerCut, SmallDisk
 from pipeline_world import S, World
 
-import gateway.daemon
 from edge.codec import batches as codec
 from edge.errors import DiskError
 from edge.outbox import Outbox
@@ -30,7 +29,6 @@ from gateway.daemon import Daemon
 from gateway.gathering import Gathering
 
 POLICIES = ("evict-oldest", "evict-lowest-priority", "backpressure")
-gateway.daemon.RETRY_S = 0
 
 
 class Gate(Daemon):
@@ -39,7 +37,7 @@ class Gate(Daemon):
     def __init__(self, world):
         self.world, self.core, self.pipeline, self.intake = world, world.core, world.pipeline, world.intake
         self.pipeline.share, self._gathering = Share(1.0), Gathering(0)
-        self.clock, self._machine = SimpleNamespace(now_ns=lambda: world.now_ns, quality=0), SimpleNamespace(sleep=lambda seconds: None)
+        self.clock, self.reactor = SimpleNamespace(now_ns=lambda: world.now_ns, quality=0), SimpleNamespace(monotonic=lambda: world.now_ns / S)
         self.parts, self.log, self.blocked = SimpleNamespace(sources=[]), world.lines, ""
         self._stored, self._checkpoint_due, self._checkpointed, self.blocks, self.last_block = [], False, 0, 0, ""
 
