@@ -51,7 +51,7 @@ class Daemon:
         self._stored = []                # journaled, not yet synced
         self._stopping = False
         self._notifier = Notifier()
-        self._checkpointed = 0           # pipeline.changes at the last checkpoint
+        self._checkpointed = None        # (pipeline.changes, blocked) at the last checkpoint
         self._checkpoint_due = False
 
     def run(self) -> int:
@@ -80,7 +80,7 @@ class Daemon:
             self.metrics = Metrics(self.reactor, self.config.metrics.port, lambda: metrics_text(self))
         self.core.on_event = self._told
         parts.open_sources(self.manage)
-        self._checkpointed = self.pipeline.changes
+        self._checkpointed = self.pipeline.changes, ""
         self._every(TICK_S, self._tick)
         self._every(self.config.gateway.checkpoint.seconds or TICK_S, self._want_checkpoint)
         if self.config.gateway.ledger:
@@ -297,8 +297,8 @@ class Daemon:
         if self._stored:
             return                       # it is in the journal, and in no rule's state yet
         self._checkpoint_due = False
-        if not self.blocked and not self.core.unsettled and self.pipeline.changes == self._checkpointed and not self.core.cursors_moved():
-            return
+        if not self.core.unsettled and self._checkpointed == (self.pipeline.changes, self.blocked) and not self.core.cursors_moved():
+            return                       # one more of the same makes no room, and wears the card
         full = self.pipeline.blocked
         try:
             self.core.checkpoint()
@@ -306,7 +306,7 @@ class Daemon:
             self.log.error("disk", f"no checkpoint: {error}")
             self._checkpoint_due = self._made_room(error)
             return
-        self._checkpointed = self.pipeline.changes
+        self._checkpointed = self.pipeline.changes, self.blocked
         if full and not self.pipeline.blocked:
             self._retry_at = self._wait_s = 0.0      # that made room
 

@@ -41,6 +41,7 @@ class Turns(Daemon):
         self.clock = SimpleNamespace(now_ns=lambda: world.now_ns + int(self.reactor.now * 1e9), quality=0)
         self.parts, self.log, self.blocked = SimpleNamespace(sources=[self]), world.lines, ""
         self._stored, self._checkpoint_due, self.blocks, self.last_block, self._retry_at = [], False, 0, "", 0.0
+        self._checkpointed = None
         self._machine = SimpleNamespace(sleep=self.slept)
         self.acknowledged, self.stored_at, self.breaths = set(), {}, []
 
