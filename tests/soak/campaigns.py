@@ -27,7 +27,7 @@ class Campaign(NamedTuple):
 
 
 CAMPAIGNS = (
-    Campaign("hostile", "a hostile module ends no process, changes no other rule's output, is stopped in time, keeps no memory and costs the others 10 % of their p99 at most", "modules", 2000, 10_000, 1000,
+    Campaign("hostile", "a hostile module ends no process, changes no other rule's output, is stopped in time, keeps no memory and costs the others 10 % of their p99 at most", "modules", 2000, 10_000, 10_000,
              "hostile/hostile_run.py", True, ("--p99-ratio-max", "1.1", "--copies", "3")),
     Campaign("quota", "at a quota and on a full disk lanes give way by their policy, power cuts included; what is evicted, announced and lacking upstream is the same, event by event", "loads", 60, 5000,
              500, "edge/quota_run.py"),
