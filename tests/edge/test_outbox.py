@@ -370,3 +370,11 @@ def test_what_is_left_out_stands_behind_the_rows_before_it():
     outbox.leave_out(1, 3, JUMP)
     assert held(outbox) == [(1, 0, 3)] and held(outbox, GAP) == [(1, 3, JUMP)]
     assert [r.kind for r in records(outbox)] == [BATCH, GAP]
+
+
+def test_rows_that_stand_in_no_file_yet_are_not_taken_for_gone():
+    outbox = Outbox("lane", Log(MemoryDisk(), "outbox/lane", quota_bytes_max=1 << 20), evict=True)
+    outbox.put(1, "s", 0, 5, b"five rows")
+    lane = {"ranges": [[0, None]], "rows_acked": {}, "rows_dead": {}, "rows_waiting": 5}
+    outbox._reckon(lane)
+    assert lane["rows_acked"] == {} and lane["rows_waiting"] == 5
