@@ -16,7 +16,7 @@ from edge.codec._payload import memory_of
 from edge.codec.batches import encode_columns
 from edge.codec.intervals import Intervals
 from edge.ledger import Account
-from edge.storage.records import BATCH, GAP, JUMP, between
+from edge.storage.records import BATCH, GAP, JUMP, between, events_of
 from edge.storage.writer import Writer
 
 STEPS_MAX = 32                       # of the clock that are kept; beyond, the two oldest count as one
@@ -182,10 +182,8 @@ class Outbox:
         self.log.drop_before(min(lane["ranges"][0][0], self.log.head))
         if self.log.recovery.lacks_before(self.log.head):
             return                       # then they may be lost
-        waiting, durable = {}, self.log.durable          # what is to be written again, as its file could not be synced, stands in no file
-        filed = [[start, durable if end is None else min(end, durable)] for start, end in lane["ranges"] if start < durable]
-        unfiled = [(r.kind, r.stream, r.first, r.count) for start, end in lane["ranges"] for r in between(self.log, max(start, durable), end)]
-        for kind, stream, _, count in (*self.log.events(filed), *unfiled):
+        waiting = {}
+        for kind, stream, _, count in events_of(self.log, lane["ranges"]):           # also of what is to be written again, as its file could not be synced
             waiting[stream] = waiting.get(stream, 0) + count * (kind == BATCH)
         for number, appended in self.appended.items():
             gone = appended - lane["rows_acked"].get(number, 0) - lane["rows_dead"].get(number, 0) - waiting.get(number, 0)

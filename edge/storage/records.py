@@ -51,3 +51,12 @@ def between(log, start, stop=None):
                 return
             yield record
         start = found[-1].position + 1
+
+
+def events_of(log, ranges, dropped=False) -> list:
+    """(kind, stream, first, count) of a log's events in ranges of positions, an end of None its head: those in files, neighbours merged, and those that wait to be written.
+    dropped: those that may leave, too. Raises DiskError."""
+    durable = log.durable
+    filed = [[start, durable if end is None else min(end, durable)] for start, end in ranges if start < durable]
+    waiting = [(r.kind, r.stream, r.first, r.count) for start, end in ranges for r in between(log, max(start, durable), end) if r.kind in (BATCH, GAP)]
+    return log.events(filed, dropped=dropped) + waiting

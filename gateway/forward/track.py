@@ -10,7 +10,7 @@ from time import perf_counter
 
 from edge.codec.batches import decode_columns
 from edge.errors import DiskError
-from edge.storage.records import BATCH, GAP, SCHEMA, between
+from edge.storage.records import BATCH, GAP, SCHEMA, events_of
 from gateway.clock import RETIMED, UNSYNCHRONISED
 
 READ_BYTES = 64 << 10
@@ -196,11 +196,9 @@ class Track:
 
     def _ends_of(self, start, stop) -> dict:
         """Stream's name -> sequence after its last event in these positions."""
-        ends, log = {}, self._log
+        ends = {}
         with suppress(DiskError):
-            events = [event[1:] for event in log.events([[start, stop]], dropped=True)]          # those in files; the rest waits to be synced
-            events += [(r.stream, r.first, r.count) for r in between(log, max(start, log.durable), stop) if r.kind in (BATCH, GAP)]
-            for stream, first, count in events:
+            for _, stream, first, count in events_of(self._log, [[start, stop]], dropped=True):
                 if (schema := self._meanings.at(stop, stream)) is not None:
                     ends[schema.stream] = max(ends.get(schema.stream, 0), first + count)
         return ends

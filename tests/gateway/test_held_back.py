@@ -1,6 +1,6 @@
 """While the gateway takes no events, its lanes go on: the loop goes round, and a try comes four times a second, or at once when there is room."""
 
-from pipeline_world import CONFIG, World, modules  # noqa: F401
+from pipeline_world import CONFIG, World, modules
 from turns import Turns
 
 from gateway.daemon import BREATH_S, RETRY_S
@@ -22,7 +22,7 @@ def held_back(modules):
     return world, turns
 
 
-def test_a_lane_at_its_quota_does_not_stop_the_loop_that_drains_it(modules):  # noqa: F811
+def test_a_lane_at_its_quota_does_not_stop_the_loop_that_drains_it(modules):
     world, turns = held_back(modules)
     for _, lane in world.core.lanes:
         lane.connected()
@@ -41,7 +41,7 @@ def test_a_lane_at_its_quota_does_not_stop_the_loop_that_drains_it(modules):  # 
     world.close()
 
 
-def test_events_come_in_again_as_soon_as_upstream_has_made_room(modules):  # noqa: F811
+def test_events_come_in_again_as_soon_as_upstream_has_made_room(modules):
     world, turns = held_back(modules)
     world.drain()
     began, stored = turns.reactor.now, len(turns.stored_at)

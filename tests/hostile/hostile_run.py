@@ -180,6 +180,7 @@ class Run:
     def __init__(self, folder, seed, copies=1):
         self.nursery = Nursery(f"{folder}/compiled")
         self.pairs = [(Line(f"{folder}/modules"), Line(f"{folder}/modules")) for _ in range(copies)]         # with the module, and without
+        self.lines = [line for pair in self.pairs for line in pair]
         self.times = [], []                      # of the good rules, for each batch: beside the module, and without
         self.events = random.Random(seed)
         self.now_ns, self.sent = 1_700_000_000 * S, 0
@@ -217,13 +218,12 @@ class Run:
 
     def checkpoint(self):
         """The logs on the disks in memory stay small."""
-        for pair in self.pairs:
-            for line in pair:
-                line.core.checkpoint()
+        for line in self.lines:
+            line.core.checkpoint()
 
     def held_bytes(self):
         """What the disks in memory hold: dead letters fill their quota."""
-        return sum(len(file.data) for pair in self.pairs for line in pair for file in line.disk.files.values())
+        return sum(len(file.data) for line in self.lines for file in line.disk.files.values())
 
     def _batch(self, label):
         payloads = [self._event() for _ in range(ROWS)]
