@@ -290,6 +290,9 @@ class World:
                 core.set_enabled(rule, not now.enabled, who="sim")
         except (ConfigError, RuleError, DiskError) as error:
             self.said.append(str(error))
+        except Cut:
+            self._power_gone()
+            self.start()
 
     # --- the end
 
