@@ -55,7 +55,7 @@ class Pipeline(Flow):
             stream.arrived += decoder.decode(intake, position, batch, rejected) + len(rejected)
             self._bury(stream, intake, rejected, received_ns, decoder.masked)
             if stream.repeats is not None:
-                batch = self._sifted(stream, batch)
+                batch = self._sifted(stream, batch, intake.resent_rows(position, rejected))
             if len(batch):
                 stream.number_rows(batch)
                 payload = encode_columns(batch)
@@ -67,9 +67,9 @@ class Pipeline(Flow):
                 stored.append((stream, batch, payload))
         return stored
 
-    def _sifted(self, stream, batch):
+    def _sifted(self, stream, batch, resent):
         """The batch without what a device sent again. That it came is journaled: what is acknowledged is counted."""
-        fresh = stream.repeats.sift(batch)
+        fresh = stream.repeats.sift(batch, resent)
         repeats = len(batch) - len(fresh)
         if repeats:
             stream.repeated += repeats

@@ -65,7 +65,8 @@ def capture(pipeline, lanes, running=None):
     images = {f"watermarks/{s.name}": s.watermarks.dump() for s in pipeline.streams if s.stages}
     for stream in pipeline.inputs:
         if stream.repeats is not None:
-            images[f"repeats/{stream.name}"], images[f"ids/{stream.name}"] = stream.repeats.dump()
+            for kind, image in zip(("repeats", "ids", "recent"), stream.repeats.dump()):
+                images[f"{kind}/{stream.name}"] = image
     for stage in pipeline.stages:
         memory, mutable = stage.rule.image()
         images[f"memory/{stage.name}"] = memory
@@ -153,7 +154,7 @@ def _load(pipeline, meta, images, recovered):
         if stream.stages and f"watermarks/{stream.name}" in images and keys.get(stream.name) == stream.schema.key:
             stream.watermarks.load(bytes(images[f"watermarks/{stream.name}"]))
         if stream.repeats is not None and f"repeats/{stream.name}" in images:
-            stream.repeats.load(bytes(images[f"repeats/{stream.name}"]), images[f"ids/{stream.name}"])
+            stream.repeats.load(bytes(images[f"repeats/{stream.name}"]), images[f"ids/{stream.name}"], images.get(f"recent/{stream.name}", b""))
     for stage in pipeline.stages:
         state = meta["stages"].get(stage.name)
         memory = images.get(f"memory/{stage.name}")

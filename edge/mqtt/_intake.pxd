@@ -39,6 +39,7 @@ cdef class Intake:
     cdef uint32_t n
     cdef uint32_t events_max
     cdef readonly uint32_t owed  # events to be acknowledged: QoS 1 and 2
+    cdef uint32_t resent         # events that bear DUP
     cdef uint8_t *arena
     cdef uint32_t used
     cdef uint32_t bytes_max

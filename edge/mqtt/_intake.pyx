@@ -5,6 +5,7 @@ Bounds and what happens at them: put() answers False when the arena or the event
 reading: back-pressure); Topics.intern() answers NO_TOPIC when the table is full (the owner clears it between two turns,
 when no event refers to it: names come back at their next use).
 """
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
 from libc.stdlib cimport calloc, free, malloc
 from libc.string cimport memcmp, memcpy, memset
 from libc.stdint cimport int32_t, uint8_t, uint16_t, uint32_t, uint64_t
@@ -114,16 +115,34 @@ cdef class Intake:
         self.used += size
         self.n += 1
         self.owed += (flags & QOS_MASK) != 0
+        self.resent += (flags & DUP) != 0
         return True
 
     cpdef void clear(self):
         """Forget the events, keep the memory."""
-        self.n = self.used = self.owed = 0
+        self.n = self.used = self.owed = self.resent = 0
 
     def add(self, bytes topic, bytes payload, uint16_t packet_id=0, uint8_t flags=0):
         """Put an event from Python. False when there is no room; then clear and try again."""
         cdef uint32_t i = self.topics.intern(topic, <uint32_t>len(topic))
         return i != NO_TOPIC and self.put(i, payload, <uint32_t>len(payload), packet_id, flags)
+
+    def resent_rows(self, int32_t stream, rejected=()):
+        """Which rows of the stream's batch came with MQTT's DUP flag: a bitmap, the first row its lowest bit, or None where none did. rejected: the decoder's list."""
+        if not self.resent:
+            return None
+        cdef bytes bitmap = PyBytes_FromStringAndSize(NULL, (self.n + 7) // 8)
+        cdef uint8_t *bits = <uint8_t *>PyBytes_AS_STRING(bitmap)
+        cdef uint32_t i, row = 0, found = 0
+        cdef set dead = {index for index, _ in rejected}
+        memset(bits, 0, (self.n + 7) // 8)
+        for i in range(self.n):
+            if self.topics.topics[self.events[i].topic].stream == stream and not (dead and i in dead):
+                if self.events[i].flags & DUP:
+                    bits[row >> 3] |= <uint8_t>(1 << (row & 7))
+                    found += 1
+                row += 1
+        return bitmap if found else None
 
     def __len__(self):
         return self.n

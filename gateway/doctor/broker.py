@@ -11,6 +11,7 @@ TOPICS = ("$SYS/broker/version", "$SYS/broker/publish/messages/dropped", "$SYS/b
 WAIT_S = 3.0                         # retained values come at once; a broker without $SYS says nothing
 QUEUED_LEAST = 10_000
 AUTOSAVE_S = 60
+IN_FLIGHT = 4096                     # half of what a stream remembers: edge/_repeats.pyx
 PLACES = ("/etc/mosquitto/mosquitto.conf", "/usr/local/etc/mosquitto/mosquitto.conf", "/opt/homebrew/etc/mosquitto/mosquitto.conf")
 QUEUE = "max_queued_messages 100000 in mosquitto.conf, or let the devices connect to the gateway's listener, which holds them back instead"
 
@@ -71,7 +72,9 @@ def settings(host, read=None):
             (0 < queued < QUEUED_LEAST, WARNING, f"max_queued_messages is {queued:,}: what comes beyond while the gateway is away or slow is dropped, though acknowledged", QUEUE),
             (found.get("persistence", "false") != "true", WARNING, "persistence is off: a restart of the broker loses what the gateway has not taken", "persistence true"),
             (found.get("persistence") == "true" and saved > AUTOSAVE_S, WARNING, f"autosave_interval is {saved} s: a power cut loses what the broker took since its last save", "autosave_interval 30"),
-            (0 < in_flight < 1000, NOTE, f"max_inflight_messages is {in_flight}: at MQTT 3.1.1 the gateway gets no more at a time", "max_inflight_messages 0")):
+            (0 < in_flight < 1000, NOTE, f"max_inflight_messages is {in_flight}: at MQTT 3.1.1 the gateway gets no more at a time", f"max_inflight_messages {IN_FLIGHT}"),
+            (not 0 < in_flight <= IN_FLIGHT, NOTE, f"max_inflight_messages is {in_flight}: all that was under way comes again after a lost connection, and what is more than 8,192 events of a "
+             "stream counts twice", f"max_inflight_messages {IN_FLIGHT}")):
         if wrong:
             bad = True
             yield Finding(severity, "broker settings", what, do)

@@ -135,11 +135,11 @@ class World:
 
     # --- a turn of the daemon
 
-    def put(self, *events):
-        """Devices send; False while the disk refuses: commit() tries again."""
+    def put(self, *events, flags=0):
+        """Devices send; False while the disk refuses: commit() tries again. flags: of the packets, RawEvent.flags."""
         assert not self.intake
         for topic, payload in events:
-            assert self.intake.add(topic, payload)
+            assert self.intake.add(topic, payload, flags=flags)
         self._stored = self.pipeline.store(self.intake, self.now_ns)
         return self.commit()
 

@@ -17,6 +17,7 @@ from edge.columns._batch import Batch
 from edge.columns.schema import Field, Schema
 from edge.decoding.contract import Contract, FieldSource
 from edge.errors import ConfigError
+from edge.mqtt._intake import Intake, Topics
 from edge.storage.records import BATCH
 
 SCHEMA = Schema("s", (Field("device", "str"), Field("id", "str"), Field("n", "i64"), Field("on", "bool")), 1, "device", None)
@@ -47,19 +48,24 @@ age = "0s"
 """
 
 
+DUP = 8                                  # of RawEvent.flags, as in the first byte of a PUBLISH
+
+
 class Model:
     """What a repeat is, in plain words."""
 
-    def __init__(self, mark, keys_max, ids_max):
-        self.mark, self.keys_max, self.ids_max, self.keys = mark, keys_max, ids_max, OrderedDict()
+    def __init__(self, mark, keys_max, ids_max, window):
+        self.mark, self.keys_max, self.ids_max, self.keys, self.recent = mark, keys_max, ids_max, OrderedDict(), deque(maxlen=window)
 
-    def sift(self, rows):
-        return [row for row in rows if not self.repeated(row)]
+    def sift(self, rows, resent):
+        return [row for row, dup in zip(rows, resent) if not self.repeated(row, dup)]
 
-    def repeated(self, row):
+    def repeated(self, row, dup):
         key, mark = row["device"], self.mark(row)
         if key is None or mark is None:
             return False
+        if dup and (key, mark) in self.recent:
+            return True
         if key not in self.keys:
             if len(self.keys) == self.keys_max:
                 for _ in range(max(self.keys_max // 16, 1)):
@@ -68,6 +74,7 @@ class Model:
         if mark in self.keys[key]:
             return True
         self.keys[key].append(mark)
+        self.recent.append((key, mark))
         self.keys.move_to_end(key)
         return False
 
@@ -78,23 +85,72 @@ ROWS = st.lists(st.fixed_dictionaries({"device": st.sampled_from(["a", "b", "c",
 
 
 @settings(max_examples=150, deadline=None)
-@given(st.sampled_from(list(MARKS)), st.integers(1, 5), st.integers(1, 4), st.lists(ROWS, max_size=6), st.integers(0, 6))
-def test_repeats_are_those_of_a_naive_model_also_from_a_dump_and_from_what_was_taken(how, keys_max, ids_max, batches, restart):
-    (field, whole), model = how, Model(MARKS[how], keys_max, ids_max)
+@given(st.sampled_from(list(MARKS)), st.integers(1, 5), st.integers(1, 4), st.sampled_from([1, 2, 8, 32]), st.lists(ROWS, max_size=6), st.integers(0, 6), st.integers(0))
+def test_repeats_are_those_of_a_naive_model_also_from_a_dump_and_from_what_was_taken(how, keys_max, ids_max, window, batches, restart, dups):
+    (field, whole), model = how, Model(MARKS[how], keys_max, ids_max, window)
 
     def new():
-        return Repeats(SCHEMA, field, whole, keys_max, ids_max)
+        return Repeats(SCHEMA, field, whole, keys_max, ids_max, window)
 
     repeats, replayed = new(), new()
     for i, rows in enumerate(batches):
-        expected = model.sift([{name: row[name] for name in ("device", "id", "n", "on")} for row in rows])
-        fresh = repeats.sift(Batch.from_rows(SCHEMA, rows))
+        resent = [dups >> (i + 3 * r) & 1 for r in range(len(rows))]
+        expected = model.sift([{name: row[name] for name in ("device", "id", "n", "on")} for row in rows], resent)
+        fresh = repeats.sift(Batch.from_rows(SCHEMA, rows), bitmap(resent))
         assert fresh.rows() == expected
         if i == restart:
             dumped, repeats = repeats.dump(), new()
             repeats.load(*dumped)
         replayed.note(fresh)
         assert replayed.dump() == repeats.dump(), "what was taken tells the state"
+
+
+def bitmap(bits):
+    return sum(bit << r for r, bit in enumerate(bits)).to_bytes((len(bits) + 7) // 8, "little") if any(bits) else None
+
+
+def test_what_is_sent_again_by_a_broker_is_a_repeat_far_beyond_the_ids_of_its_key():
+    sent = [{"device": f"d{i % 3}", "n": i // 3} for i in range(8192)]
+    repeats = Repeats(SCHEMA, "n", True)
+    repeats.note(Batch.from_rows(SCHEMA, [{"device": "d0", "n": -1}, *sent]))
+    dumped, other = repeats.dump(), Repeats(SCHEMA, "n", True)
+    other.load(*dumped)
+    old = Repeats(SCHEMA, "n", True)
+    old.load(*dumped[:2])
+    for known in (repeats, other):
+        assert len(known.sift(Batch.from_rows(SCHEMA, sent), bitmap([1] * len(sent)))) == 0
+        assert known.dump() == dumped, "a repeat changes nothing"
+        assert len(known.sift(Batch.from_rows(SCHEMA, [{"device": "d0", "n": -1}]), b"\1")) == 1, "it was the event before the window"
+    assert len(old.sift(Batch.from_rows(SCHEMA, sent[-96:]), bitmap([1] * 96))) == 0, "a checkpoint of an older version knows the last 32 of each key"
+    assert len(old.sift(Batch.from_rows(SCHEMA, sent[:96]), bitmap([1] * 96))) == 96, "and no more"
+    with pytest.raises(ValueError, match="bits"):
+        repeats.sift(Batch.from_rows(SCHEMA, sent), b"\1")
+
+
+def test_a_device_that_counts_anew_loses_nothing_by_the_flag():
+    repeats = Repeats(SCHEMA, "n", True, ids_max=4)
+    rows = [{"device": "a", "n": n} for n in range(100)]
+    repeats.note(Batch.from_rows(SCHEMA, rows))
+    assert len(repeats.sift(Batch.from_rows(SCHEMA, rows))) == 100, "it began anew, with the same values: without the flag these are others"
+    assert len(repeats.sift(Batch.from_rows(SCHEMA, [{"device": "b", "n": 5}, {"device": "a", "n": 5, "on": True}]), b"\3")) == 2, "another device, and another value"
+
+
+def test_a_chain_of_marks_that_somebody_chose_is_not_followed_for_long():
+    """Ids whose marks have the same lowest bits stand in one chain: 64 of it are looked at."""
+    def marks_of(ids):
+        probe = Repeats(SCHEMA, "n", False, window=1 << 15)
+        probe.note(Batch.from_rows(SCHEMA, [{"device": "a", "n": n} for n in ids]))
+        return memoryview(probe.dump()[2]).cast("Q")
+
+    chosen = [n for n, mark in enumerate(marks_of(range(1 << 15))) if mark & 255 == 7][:100]
+    repeats = Repeats(SCHEMA, "n", False, ids_max=1, window=256)
+    rows = [{"device": "a", "n": n} for n in chosen]
+    repeats.note(Batch.from_rows(SCHEMA, rows))
+    assert len(chosen) == 100
+    assert [len(repeats.sift(Batch.from_rows(SCHEMA, [row]), b"\1")) for row in rows[:35:-1]] == [0] * 64
+    assert len(repeats.sift(Batch.from_rows(SCHEMA, [rows[35]]), b"\1")) == 1
+    with pytest.raises(ValueError, match="power of two"):
+        Repeats(SCHEMA, "n", False, window=3)
 
 
 def test_the_state_of_another_contract_is_left():
@@ -173,6 +229,54 @@ def test_each_event_counts_once_whatever_is_sent_again_and_crashes(seed, modules
         assert {_event(name, row) for row in rows} == {e for e in taken if e[0].startswith(name.encode())}, f"seed {seed}: {name}"
     told = sum(world.account(name).out["duplicates"] for name in ("ids", "numbers"))
     assert told >= duplicates > 20, f"seed {seed}: what was acknowledged and had come before is counted, crash or not"
+    world.assert_balanced()
+
+
+@pytest.fixture(scope="module")
+def pipeline(modules):
+    world = World(modules, CONFIG, MemoryDisk()).start()
+    yield world.pipeline
+    world.close()
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.tuples(st.sampled_from(["ids", "numbers", "nobody", "broken"]), st.booleans()), max_size=40))
+def test_the_flag_stays_with_its_row_whatever_is_dead_or_of_another_stream_between(pipeline, events):
+    intake, expected = Intake(Topics()), {"ids": [], "numbers": []}
+    for name, dup in events:
+        topic, payload = {"ids": (b"ids/x", b'{"device": "d", "id": "i"}'), "numbers": (b"numbers/x", b'{"device": "d", "n": 1, "temp": 1}'), "nobody": (b"nobody", b""),
+                          "broken": (b"ids/x", b"{")}[name]
+        intake.add(topic, payload, flags=DUP * dup | 1)
+        if name in expected:
+            expected[name].append(int(dup))
+    pipeline.router.route(intake)
+    for position, (stream, decoder) in enumerate(zip(pipeline.inputs, pipeline.decoders)):
+        rejected, batch = [], Batch(stream.schema, 64)
+        decoder.decode(intake, position, batch, rejected)
+        bits = intake.resent_rows(position, rejected)
+        assert len(batch) == len(expected[stream.name])
+        assert (bits or b"").rstrip(b"\0") == (bitmap(expected[stream.name]) or b"").rstrip(b"\0")
+
+
+def test_all_that_a_broker_had_under_way_comes_again_and_is_counted_once(modules):
+    """200 events of a device, and a loss of the connection before any PUBACK arrived; the broker marks them DUP. A crash between, a malformed one and another stream's among them."""
+    world = World(modules, CONFIG, MemoryDisk()).start()
+    numbers = [(b"numbers/x", json.dumps({"device": "d", "n": n, "temp": n / 4}).encode()) for n in range(200)]
+    ids = [(b"ids/x", json.dumps({"device": "d", "id": f"{n}"}).encode()) for n in range(200)]
+    assert world.put(*numbers[:100], *ids)
+    world.checkpoint()
+    assert world.put(*numbers[100:])
+    world.crash()
+    both = [event for pair in zip(numbers, ids) for event in (*pair, (b"numbers/x", b"{"))]
+    new = (b"numbers/x", json.dumps({"device": "d", "n": 200, "temp": 1.0}).encode())
+    assert world.put(*both, new, flags=1 | DUP)
+    world.reconnect()
+    world.drain()
+    assert len(world.of("ids")) == 200 and len(world.of("numbers")) == 201
+    assert [world.account(name).out["duplicates"] for name in ("ids", "numbers")] == [200, 200]
+    assert world.put(*numbers), "numbers of long ago, not marked as sent again: it counts anew"
+    world.drain()
+    assert len(world.of("numbers")) == 401
     world.assert_balanced()
 
 

@@ -157,10 +157,10 @@ def test_dropped_messages_are_told():
     assert only(broker.system(spec, {}, "refused")).severity == ERROR
 
 
-GOOD_CONF = "max_queued_messages 100000\npersistence true\nautosave_interval 30\nmax_inflight_messages 0"
+GOOD_CONF = "max_queued_messages 100000\npersistence true\nautosave_interval 30\nmax_inflight_messages 4096"
 
 
-@pytest.mark.parametrize("conf,found", [(GOOD_CONF, [GOOD]), ("# nothing", [WARNING, WARNING, NOTE]), (GOOD_CONF.replace("30", "1800"), [WARNING]), ("include_dir /etc/more", [GOOD])])
+@pytest.mark.parametrize("conf,found", [(GOOD_CONF, [GOOD]), ("# nothing", [WARNING, WARNING, NOTE]), (GOOD_CONF.replace("30", "1800"), [WARNING]), (GOOD_CONF.replace("4096", "0"), [NOTE]), (GOOD_CONF.replace("4096", "9000"), [NOTE]), ("include_dir /etc/more", [GOOD])])
 def test_undersized_settings_are_named(conf, found):
     files = {"/etc/mosquitto/mosquitto.conf": conf, "/etc/more": GOOD_CONF}
     assert severities(broker.settings("localhost", files.get)) == found

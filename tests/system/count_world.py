@@ -157,7 +157,7 @@ class Mosquitto:
         self.port, self.folder = port, folder / f"mosquitto-{port}"
         self.folder.mkdir()
         lines = [f"listener {port} 127.0.0.1", f"allow_anonymous {'false' if user else 'true'}", "persistence true", f"persistence_location {self.folder}/",
-                 "max_queued_messages 100000", "max_inflight_messages 0", "log_dest stderr", "user root"]
+                 "max_queued_messages 100000", "max_inflight_messages 4096", "log_dest stderr", "user root"]
         if tls:
             lines += [f"cafile {tls}/ca.pem", f"certfile {tls}/server.pem", f"keyfile {tls}/server.key"]
         if client_certificates:

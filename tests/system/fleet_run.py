@@ -25,7 +25,6 @@ from site_world import SENSORS, Site, free_port
 EVENTS, FAULTS = 10_000, 5               # a unit
 DEVICES, RATE = 25, 40.0                 # a fleet
 HOT = 30.0
-IDS_MAX = {"near": 32, "far": 1024}      # of a device; what comes through this Mosquitto, which limits nothing, can be all that waited there, and once more
 
 STREAM = """
 [streams.{name}]
@@ -35,7 +34,6 @@ time = "ts"
 lateness = "1s"
 idle = "1s"
 sequence = "seq"
-ids_max = {ids_max}
 [streams.{name}.fields]
 device = "str"
 seq = "i64"
@@ -53,7 +51,7 @@ def config(broker):
     names = ["near", *(["far"] if broker else [])]
     hot = json.dumps([f"{name}_hot" for name in names])
     return ('[gateway]\nname = "site"\ndata = "data"\nisolation = "none"\ncheckpoint = "300ms"\n[listener]\nport = $PORT\n[upstream]\nhost = "127.0.0.1"\nport = $LINK\n'
-            + ('[broker]\nhost = "127.0.0.1"\nport = $BROKER\n' if broker else "") + "".join(STREAM.format(name=name, hot=HOT, ids_max=IDS_MAX[name]) for name in names)
+            + ('[broker]\nhost = "127.0.0.1"\nport = $BROKER\n' if broker else "") + "".join(STREAM.format(name=name, hot=HOT) for name in names)
             + f'[lanes.alerts]\nstreams = {hot}\nage = "0s"\npriority = 0\n[lanes.telemetry]\nstreams = {json.dumps(names)}\nage = "100ms"\n')
 
 
