@@ -5,10 +5,11 @@
 A unit is a minute of the outage. The engine takes it as fast as it goes, with virtual receive times, in turns of a few events as at 500 events a second: so each
 record is as small as it would be. Then a gateway starts on that disk, upstream is there, a load of 500 events a second goes on, and the waiting drains. One in ten
 of the events of the outage is an alert that waits too; of the load's each is one, so that a short outage tells something. Their latency is measured while it drains
-and afterwards. Of a shorter outage the disk's part is judged by the bytes an event.
+and afterwards for as long. Of a shorter outage the disk's part is judged by the bytes an event.
 """
 
 import shutil
+import signal
 import statistics
 import sys
 import tempfile
@@ -31,7 +32,7 @@ TURN = 5                                 # events: 10 ms, which is an fdatasync 
 HOURS = 72
 DISK_BYTES_MAX = 4e9
 DRAIN_MIN = 50_000                       # events a second
-DRAIN_LEAST = 80_000                     # events a second: the load goes on for as long as such a drain takes; on two idle cores it is twice as fast
+DRAIN_LEAST = 80_000                     # events a second: the load goes on for as long as such a drain takes at most; on two idle cores it is thrice as fast
 LATENCY_RATIO_MAX = 2.0
 ALERTS_MIN, ALERTS_P99_MIN = 100, 2000   # while it drains: for a median, and for the slowest in a hundred
 NEAR_BYTES = 2 << 20
@@ -170,13 +171,16 @@ class Gateway(rig.Gateway):
 
 def drain(folder, events, broken):
     """The second part: a gateway, a receiver and a load that goes on. Figures."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)     # or the load would ignore it where this process does
     with rig.Sink(folder, "probe") as sink, Gateway(folder, CONFIG % (folder / "data", sink.port)) as gateway:
         began, first = time.monotonic_ns(), gateway.waiting()
         with rig.load(folder, gateway.port, rate=RATE, seconds=USUAL_S + DRAIN_S_MIN + events / DRAIN_LEAST, qos=1, extra=("--stamps", "stamps")) as generator:
             ended = None
-            while generator.running:
-                ended = ended or (time.monotonic_ns() if gateway.waiting() < RATE else None)
-                time.sleep(0.02)
+            while generator.running and not (ended and time.monotonic_ns() - ended > max(USUAL_S * 10**9, ended - began)):
+                waiting = gateway.waiting()          # asked for afterwards, too: an answer takes a millisecond of the gateway's
+                ended = ended or (time.monotonic_ns() if waiting < RATE else None)
+                time.sleep(0.2)
+            generator.stop(signal.SIGINT)
             sent = generator.last_json()
         gateway.drain()
         ledger = gateway.ask("ledger")
