@@ -89,7 +89,7 @@ def test_an_index_of_more_than_the_file_has_is_not_believed():
 def test_an_index_that_says_too_much_too_little_or_something_else_is_not_believed():
     whole = noted().index()
     blank = state(Segment(3, 100, 0x55667788))
-    for change in (lambda b: b"TIDEIDY\n" + b[8:], lambda b: b + bytes(8), lambda b: b[:-8], lambda b: b[:48] + b"\xff" + b[49:], lambda b: b[:55], lambda b: b[:20], lambda b: b""):
+    for change in (lambda b: b"TIDEIDY\n" + b[8:], lambda b: b + bytes(8), lambda b: b[:-8], lambda b: b[:48] + b"\xff" + b[49:], lambda b: b[:50], lambda b: b[:20], lambda b: b""):
         body = change(whole[:-4])
         own = Segment(3, 100, 0x55667788)
         assert not own.load_index(body + struct.pack("<I", crc32c(body)), 1 << 30) and state(own) == blank
