@@ -11,6 +11,12 @@ class PowerCut(Exception):
     """The machine is off. Not an OSError: nothing under test may catch it."""
 
 
+def refuse_negative(offset):
+    """As the kernel does."""
+    if offset < 0:
+        raise OSError(errno.EINVAL, "no such offset")
+
+
 class Node(File):
     """A file: its bytes now, its bytes on stable storage, and the changes between the two in order."""
 
@@ -84,11 +90,13 @@ class MemoryDisk(Memory):
     def pwrite(self, fd, data, offset):
         path, node = self.open_files[fd]
         self.operate("pwrite", path)
+        refuse_negative(offset)
         node.changes.append(("write", offset, bytes(data)))
         return super().pwrite(fd, data, offset)
 
     def pread(self, fd, size, offset):
         self.operate("pread", self.open_files[fd][0])
+        refuse_negative(offset)
         return super().pread(fd, size, offset)
 
     def truncate(self, fd, size):

@@ -109,7 +109,7 @@ def test_a_segment_in_the_midst_that_goes_is_looked_for_again_and_then_is_damage
     middle = segments_of(disk.files)[1]
     disk.before = lambda name, path: disk.files.pop(path, None) if name == "open" and path == middle else None
     reader = LogReader(disk, DIRECTORY)
-    assert [d[1:] for d in damages(reader)] == [(4, 8)] and reader.damage[0].what == "no file has these positions"
+    assert [d[1:] for d in damages(reader)] == [(4, 8)] and reader.damage[0].what == "no file has these positions" and not reader.removed
     assert reader.damage[0].file == segments_of(disk.files)[0] and reader.damage[0].offset == reader.damage[0].end == reader.segments[0].size
 
 
@@ -137,9 +137,13 @@ def test_what_may_not_be_read_is_an_error_not_damage(operation, number):
             raise OSError(number, "refused", path)
 
     disk.before = before
-    with pytest.raises(DiskError, match=f"cannot read {DIRECTORY}.*: refused: check the path and the permissions"):
+    place = DIRECTORY if operation == "listdir" else segments_of(disk.files)[0]
+    with pytest.raises(DiskError, match=f"cannot read {place}: refused: check the path and the permissions"):
         LogReader(disk, DIRECTORY)
     assert not disk.open_files
+    disk.before = lambda name, path: (_ for _ in ()).throw(OSError(number, "refused")) if name == operation else None
+    with pytest.raises(DiskError, match=f"cannot read {DIRECTORY}: refused: check the path and the permissions"):
+        LogReader(disk, DIRECTORY)
 
 
 def test_a_file_that_the_disk_cannot_open_is_damage_that_is_named():
@@ -238,7 +242,7 @@ def test_a_file_of_noise_is_told_and_a_blank_one_is_not():
     assert [d[1:] for d in damages(reader)] == [(4, 8)]
 
 
-@pytest.mark.parametrize("flags, mended, damaged", [(0, [], [(4, 8)]), (SKIPS, [], []), (MENDED, [(4, 8)], []), (MENDED | SKIPS, [(4, 8)], [])])
+@pytest.mark.parametrize("flags, mended, damaged", [(0, [], [(4, 8)]), (SKIPS, [], []), (MENDED, [(4, 8)], []), (MENDED | SKIPS, [(4, 8)], []), (1, [], [(4, 8)]), (4, [(4, 8)], []), (32, [], [(4, 8)])])
 def test_positions_between_two_segments_are_damage_unless_they_were_skipped_or_a_repair_knows(flags, mended, damaged):
     files = written()
     path = segments_of(files)[2]

@@ -89,7 +89,7 @@ def test_an_index_of_more_than_the_file_has_is_not_believed():
 def test_an_index_that_says_too_much_too_little_or_something_else_is_not_believed():
     whole = noted().index()
     blank = state(Segment(3, 100, 0x55667788))
-    for change in (lambda b: b"TIDEIDY\n" + b[8:], lambda b: b + bytes(8), lambda b: b[:-8], lambda b: b[:48] + b"\xff" + b[49:], lambda b: b[:20], lambda b: b""):
+    for change in (lambda b: b"TIDEIDY\n" + b[8:], lambda b: b + bytes(8), lambda b: b[:-8], lambda b: b[:48] + b"\xff" + b[49:], lambda b: b[:50], lambda b: b[:20], lambda b: b""):
         body = change(whole[:-4])
         own = Segment(3, 100, 0x55667788)
         assert not own.load_index(body + struct.pack("<I", crc32c(body)), 1 << 30) and state(own) == blank
@@ -104,12 +104,17 @@ def test_records_are_found_from_the_nearest_place_before_them():
     assert segment.offsets[1] - segment.offsets[0] >= PLACE_BYTES > segment.offsets[1] - 200 - segment.offsets[0]
     assert segment.place(second - 1) == (32, 100) and segment.place(second) == segment.place(second + 1) == (segment.offsets[1], second)
     assert Segment(1, 8, 1).place(8) == (32, 8)
+    late = Segment(1, 8, 1)
+    late.note(500, 50, 11, 2, 0, 1, 0, 1)        # what stood before it is damaged
+    assert late.place(11) == late.place(12) == (500, 11) and late.place(10) == (32, 8)
 
 
 def test_lost_positions_are_counted_once_whatever_overlaps():
     segment = Segment(1, 0, 1)
-    told = [segment.lose(*hole) for hole in ((10, 20), (30, 40), (15, 18), (20, 25), (5, 12), (24, 30), (50, 51), (0, 60))]
-    assert told == [10, 10, 0, 5, 5, 5, 1, 60 - 36] and segment.holes == [(0, 60)]
+    told = [segment.lose(*hole) for hole in ((10, 20), (30, 40), (15, 18), (32, 35), (20, 25))]
+    assert told == [10, 10, 0, 0, 5] and segment.holes == [(10, 25), (30, 40)], "neighbours are one, and in order"
+    told = [segment.lose(*hole) for hole in ((5, 12), (24, 30), (50, 51), (0, 60))]
+    assert told == [5, 5, 1, 60 - 36] and segment.holes == [(0, 60)]
     segment.lose(70, 71)
     assert segment.holes == [(0, 60), (70, 71)]
 
@@ -120,6 +125,8 @@ def test_events_are_noted_by_stream_and_kind_and_neighbours_become_one():
         segment.note(32 + 50 * i, 50, i, kind, flags, stream, first, count)
     assert list(segment.ranges) == [(2, 1, 0, 11), (2, 2, 0, 1), (7, 1, 10, 11), (2, 1, 12, 13)]
     assert (segment.size, segment.held, segment.end) == (32 + 50 * 8, 8, 8)
+    segment.note(32 + 50 * 8, 50, 8, 2, 0, 1, 11, 1)
+    assert list(segment.ranges)[-2:] == [(2, 1, 12, 13), (2, 1, 11, 12)], "what comes out of order is a range of its own"
 
 
 def test_ranges_of_many_streams_are_reported_as_one_each():
@@ -134,7 +141,7 @@ def test_ranges_of_many_streams_are_reported_as_one_each():
 
 
 @pytest.mark.parametrize("flags, follows", [(0, True), (CONTINUES, True), (MENDED, True), (MENDED | CONTINUES, True), (SEALED_RECORDS, True), (SKIPS, False), (UNSURE, False),
-                                           (MENDED | CONTINUES | UNSURE, False), (SKIPS | MENDED, False)])
+                                           (MENDED | CONTINUES | UNSURE, False), (SKIPS | MENDED, False), (1, True), (4, True), (8, True), (32, True), (2, False), (16, False)])
 def test_what_a_segment_follows(flags, follows):
     assert Segment(1, 5, 1, flags).follows_durable is follows and Segment(1, 5, 1, flags).continues is bool(flags & CONTINUES)
 
@@ -182,7 +189,7 @@ def records_of(count, size=300):
     return b"".join(encode(77, 10 + i, 2, 0, 1, i, 1, bytes([i % 256]) * size) for i in range(count))
 
 
-@pytest.mark.parametrize("window", [36, 100, 336, 337, 1000, 1 << 20])
+@pytest.mark.parametrize("window", [36, 100, 336, 337, 700, 1000, 1 << 20])
 @pytest.mark.parametrize("missing", [0, 10, 400])
 def test_a_walk_finds_all_up_to_where_the_file_ends_by_windows_of_any_size(window, missing):
     data = records_of(30)
@@ -205,6 +212,12 @@ def test_a_survey_tells_what_is_behind_the_last_record(behind, tail):
     assert survey(disk, fd, segment, len(data)) == tail
     assert (segment.held, segment.size, segment.holes, list(segment.ranges)) == (15, 32 + 5 * 336, [], [(2, 1, 0, 5)])
     assert survey(disk, fd, Segment(1, 10, 77), len(data) + 1000) == tail, "the file has become shorter"
+
+
+def test_a_survey_does_not_look_at_what_was_written_since_it_began():
+    data = Segment(1, 10, 77).header() + records_of(5) + bytes(10) + b"since then"
+    disk, fd = disk_of(data)
+    assert [survey(disk, fd, Segment(1, 10, 77), len(data) - more) for more in (0, 9, 10, 15)] == [20, 11, 0, 0]
 
 
 def test_a_survey_notes_what_is_damaged():
