@@ -350,6 +350,34 @@ def test_gaps_that_were_written_after_all_are_announced_once():
     assert told and len(told) == len(set(told)) == after.evicted[1]
 
 
+def test_what_is_announced_durably_is_noted_no_more_also_after_a_power_cut():
+    disk = MemoryDisk()
+    notices = Notices(disk, "data/outbox", [])
+    notices.leave(Segment(1, 0, 7), 3, [(BATCH, 1, 0, 3)])
+    after = disk.after_cut(0)
+    assert Notices(after, "data/outbox", []).events == notices.events == [(BATCH, 1, 0, 3, 3)]
+    notices.drop()
+    assert not gone(disk) and not gone(disk.after_cut(0)) and not notices.events
+
+
+@pytest.mark.parametrize("operation", ["open", "pread"])
+def test_a_notice_that_cannot_be_read_goes_and_is_asked_for_nothing(operation):
+    """It says nothing, so it is not kept either."""
+    disk = MemoryDisk()
+    Notices(disk, "data/outbox", []).leave(Segment(1, 0, 7), 3, [(BATCH, 1, 0, 3)])
+    files = {path: bytes(disk.files[path].data) for path in gone(disk)}
+    reading = FaultyDisk(lambda number, name: errno.EIO if name == operation else None, files)
+    assert files and not Notices(reading, "data/outbox", []).events and not gone(reading)
+
+
+def test_of_several_indexes_the_oldest_gives_way():
+    """It is of the segment that goes next."""
+    disk = MemoryDisk({f"data/outbox/{n:08x}-{n:016x}-00000007.idx": b"index" for n in (3, 1, 2)})
+    notices = Notices(disk, "data/outbox", [], keeps=False)
+    for left in ([2, 3], [3], []):
+        assert notices.spend() and sorted(int(path[12:20], 16) for path in disk.files) == left
+
+
 def test_a_block_is_had_of_an_index_of_the_reserve_or_not_at_all():
     disk = FaultyDisk(lambda number, name: None)
     notices = Notices(disk, "data/outbox", [])

@@ -87,6 +87,28 @@ def test_what_is_put_aside_and_what_it_costs_is_said_and_noted_beside_the_file(l
     assert note == {"file": file, "what": action["why"], "positions_lost": ranges, "was_found": "today"}
 
 
+def test_what_was_put_aside_before_stays_and_what_comes_later_is_numbered():
+    files = spoilt(log_of(4, 4), 1)
+    path = segments(files)[0]
+    aside = f"{D}/quarantine/{path[len(D) + 1:]}"
+    for before, name in ((), aside), ((aside,), f"{aside}.2"), ((aside, f"{aside}.2"), f"{aside}.3"):
+        disk = MemoryDisk(files | {old: b"earlier" for old in before})
+        mend(disk)
+        put = {old: bytes(node.data) for old, node in disk.files.items() if "quarantine" in old}
+        assert json.loads(put.pop(f"{name}.why"))["file"] == path[len(D) + 1:] and put == {old: b"earlier" for old in before} | {name: files[path]}
+
+
+def test_what_is_made_anew_has_a_salt_of_four_bytes_by_chance_and_none_is_zero():
+    """Blank space may not look like a record of it."""
+    salts = set()
+    for seed in range(5):
+        disk = MemoryDisk(log_of(4) | noise(2, 4), seed=seed)
+        disk.entropy = lambda size, own=disk.entropy, seed=seed: bytes(size) if seed == 4 else own(size)
+        mend(disk)
+        salts.add(parse_name(segments(disk.files)[-1][len(D) + 1:]).salt)
+    assert len(salts) == 5 and all(0 not in salt.to_bytes(4) for salt in salts)
+
+
 def test_where_a_file_is_gone_the_next_one_gets_a_note_and_keeps_its_records():
     files = log_of(4, 4, 4, 4)
     gone = segments(files)[1]
