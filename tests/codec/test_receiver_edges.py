@@ -64,7 +64,18 @@ def test_of_topics_the_oldest_is_forgotten(monkeypatch):
     assert sequences(receiver.feed("up/a/rows", row)) == [100] and receiver.feed("up/c/rows", row).duplicates == 1
 
 
+def with_seen(pairs):
+    """A receiver that has seen these sequences, half-open intervals."""
+    body = msgpack.packb([1, [["g", "s", 1, pairs, [], 5, 0, 0]], [], 0])
+    return Receiver(zlib.crc32(body).to_bytes(4, "big") + body)
+
+
 def test_the_limits_are_those_that_the_documents_tell():
+    for intervals, given_up in (4095, 0), (4096, 15):
+        receiver = with_seen([[20 * n, 20 * n + 5] for n in range(intervals)])
+        receiver.feed("t/b", message(20 * intervals, 5))
+        entry, = receiver.report()
+        assert entry["given_up"] == given_up and len(entry["missing"]) == 4095
     assert (edge.codec.receiver.INTERVALS_MAX, edge.codec.receiver.TRACKS_MAX, edge.codec.receiver.CONTEXTS_MAX, edge.codec.receiver.SCOPES_MAX) == (4096, 65_536, 8, 16_384)
 
 

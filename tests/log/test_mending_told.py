@@ -190,6 +190,16 @@ def test_what_holds_the_place_of_lost_positions_says_that_they_are_lost():
         assert log.head == head
 
 
+def test_bytes_between_the_last_records_are_no_torn_tail():
+    """It would be taken to have held positions."""
+    files = spoilt(log_of(4, 6, ends=False), 5)
+    last = segments(files)[-1]
+    at = files[last].index(payload(7)) + len(payload(7))
+    disk = MemoryDisk(files | {last: files[last][:at] + b"between" * 9 + files[last][at:]})
+    mend(disk)
+    assert places(disk) == [(1, 0), (2, 4), (2, 6)] and readable(disk) == readable(MemoryDisk(files))
+
+
 def test_a_file_of_noise_whose_positions_all_came_before_the_logs_end_adds_none():
     """An empty file at the end of what it may have held would make records void."""
     files = log_of(4, 4, 3 * RECORDS_MAX, 4)
