@@ -8,6 +8,7 @@ PYTHON = (
 CYTHON = ("edge/storage/_record.pyx", "edge/storage/_crc32c.pyx", "edge/storage/_pages.pyx")
 
 TESTS = (                            # the quick ones first: a mutant is tried on them in this order
+    "tests/edge/test_notices_alone.py",
     "tests/log/test_segment.py", "tests/log/test_whole.py", "tests/log/test_log_edges.py", "tests/log/test_log_sizes.py", "tests/log/test_reading.py", "tests/log/test_checkpoint_edges.py", "tests/log/test_corruption.py",
     "tests/log/test_quota.py", "tests/log/test_io_errors.py", "tests/log/test_checkpoint.py", "tests/log/test_mending_told.py", "tests/log/test_mending_edges.py", "tests/log/test_mending.py",
     "tests/log/test_power_cut.py", "tests/log/test_log_model.py", "tests/log/test_cipher.py",
