@@ -64,7 +64,18 @@ def test_of_topics_the_oldest_is_forgotten(monkeypatch):
     assert sequences(receiver.feed("up/a/rows", row)) == [100] and receiver.feed("up/c/rows", row).duplicates == 1
 
 
+def with_seen(pairs):
+    """A receiver that has seen these sequences, half-open intervals."""
+    body = msgpack.packb([1, [["g", "s", 1, pairs, [], 5, 0, 0]], [], 0])
+    return Receiver(zlib.crc32(body).to_bytes(4, "big") + body)
+
+
 def test_the_limits_are_those_that_the_documents_tell():
+    for intervals, given_up in (4095, 0), (4096, 15):
+        receiver = with_seen([[20 * n, 20 * n + 5] for n in range(intervals)])
+        receiver.feed("t/b", message(20 * intervals, 5))
+        entry, = receiver.report()
+        assert entry["given_up"] == given_up and len(entry["missing"]) == 4095
     assert (edge.codec.receiver.INTERVALS_MAX, edge.codec.receiver.TRACKS_MAX, edge.codec.receiver.CONTEXTS_MAX, edge.codec.receiver.SCOPES_MAX) == (4096, 65_536, 8, 16_384)
 
 
@@ -122,6 +133,30 @@ def test_a_gap_tells_what_has_not_come_and_was_not_told():
     assert receiver.feed("t/g", encode_gap("g", "s", 1, 2, 9, "other")).gaps == [(8, 3, "other")]
 
 
+def test_only_rows_come_twice():
+    """A gap or a context may be said again as often as one likes."""
+    receiver, ((context, _),) = Receiver(), contexts(1)
+    for _ in range(2):
+        assert [receiver.feed("t/b", payload).duplicates for payload in (context, encode_gap("g", "s", 1, 0, 8, "quota"), encode_ledger("g", 1, 2, {"s": {"in": 1}}))] == [0, 0, 0]
+
+
+def test_what_is_missing_is_told_in_full_where_rows_and_gaps_take_turns(monkeypatch):
+    """Each of the two is within its bound; what they have together may be twice as much."""
+    monkeypatch.setattr(edge.codec.receiver, "INTERVALS_MAX", 3)
+    receiver = Receiver()
+    for first in (0, 20, 40):
+        receiver.feed("t/b", message(first, 5))
+        receiver.feed("t/g", encode_gap("g", "s", 1, first + 10, 5, "quota"))
+    entry, = receiver.report()
+    assert entry["missing"] == [(n, 5) for n in (5, 15, 25, 35, 45)] and entry["given_up"] == 0
+
+
+def test_a_state_of_nothing_but_a_checksum_is_damaged():
+    for size in range(5):
+        with pytest.raises(DiskError, match="damaged"):
+            Receiver(bytes(size))
+
+
 def ledger_rows(first, *entries, gateway="g", epoch=1):
     rows = [{"start": 0, "stop": 60, "kind": kind, "name": name, "what": what, "count": count} for kind, name, what, count in entries]
     return encode_batch(Batch.from_rows(LEDGER, rows, first_sequence=first, received_ns=1), gateway=gateway, epoch=epoch)
@@ -148,6 +183,15 @@ def test_rows_that_a_gateway_counts_and_that_have_not_come_are_named():
     assert [p["lacking"] for p in receiver.check()] == [3]
     receiver.feed("up/s", message(7, 3))
     assert receiver.check() == []
+
+
+def test_rows_of_a_stream_of_which_nothing_came_are_excused_by_as_many_as_went_at_the_gateway():
+    receiver = Receiver()
+    receiver.feed("up/l", ledger_rows(0, *said(5, 5, 5)))
+    receiver.feed("up/l", ledger_rows(6, *said(15, 5, 15, evicted=10)))
+    assert receiver.check() == [], "their gap is on its way"
+    receiver.feed("up/l", ledger_rows(12, *said(16, 6, 16, evicted=10)))
+    assert [p["lacking"] for p in receiver.check()] == [10, 1]
 
 
 def test_rows_that_no_message_could_carry_excuse_no_others_once_they_are_announced():

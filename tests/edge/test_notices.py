@@ -1,16 +1,14 @@
 """What gave way on a full disk is announced, also after a power cut that took the gaps with it, and counted for what it was."""
 
 import errno
-from contextlib import nullcontext
 
 import pytest
-from memory_disk import BLOCK, FaultyDisk, MemoryDisk, PowerCut, SmallDisk
+from memory_disk import BLOCK, MemoryDisk, PowerCut, SmallDisk
 from test_outbox import held, kept, made, put
 
 from edge.errors import DiskError
 from edge.storage.notices import Notices
 from edge.storage.records import BATCH, GAP
-from edge.storage.segment import Segment
 
 LANE = {"ranges": [[0, None]], "rows_acked": {}, "rows_dead": {}, "rows_waiting": 2400}
 
@@ -264,34 +262,6 @@ def test_where_there_is_no_block_for_a_reserve_an_index_makes_room_and_without_o
     assert outbox.log.give_way() and len(gone(disk)) == 1
 
 
-@pytest.mark.parametrize("operation", ["open", "pread", "pwrite", "truncate", "fdatasync", "rename", "fsync_directory", "create", "unlink"])
-def test_a_notice_that_cannot_be_left_or_read_stops_nothing(operation):
-    disk = FaultyDisk(lambda number, name: None)
-    notices = Notices(disk, "data/outbox", [])
-    disk.fault = lambda number, name: errno.EIO if name == operation else None
-    with pytest.raises(DiskError) if operation not in ("open", "pread", "create", "unlink") else nullcontext():
-        notices.leave(Segment(1, 0, 7), 3, [(BATCH, 1, 0, 3)])
-    notices.prepare()
-    notices.close()
-    disk.fault = lambda number, name: None
-    Notices(disk, "data/outbox", []).leave(Segment(2, 3, 7), 6, [(BATCH, 1, 3, 3)])
-    files = {path: bytes(disk.files[path].data) for path in gone(disk)}
-    assert len(files) >= 1
-    reading = FaultyDisk(lambda number, name: errno.EIO if name == operation else None, files)
-    found = Notices(reading, "data/outbox", [])
-    found.close()
-    assert len(found.events) == (0 if operation in ("open", "pread") else len(files)) and not reading.open_files
-
-
-def test_half_a_notice_is_none():
-    disk = FaultyDisk(lambda number, name: None)
-    notices = Notices(disk, "data/outbox", [])
-    disk.fault = lambda number, name: "short" if name == "pwrite" else None
-    with pytest.raises(DiskError):
-        notices.leave(Segment(1, 0, 7), 3, [(BATCH, 1, 0, 3)])
-    assert not gone(disk) and not notices.events
-
-
 def test_of_what_upstream_has_and_of_a_log_that_announces_nothing_there_is_no_notice():
     for journal in (False, True):
         disk = SmallDisk()
@@ -348,15 +318,3 @@ def test_gaps_that_were_written_after_all_are_announced_once():
     after = again(disk.after_cut(0), *then)
     told = sequences(after, GAP)
     assert told and len(told) == len(set(told)) == after.evicted[1]
-
-
-def test_a_block_is_had_of_an_index_of_the_reserve_or_not_at_all():
-    disk = FaultyDisk(lambda number, name: None)
-    notices = Notices(disk, "data/outbox", [])
-    disk.close(disk.create("data/outbox/00000001-0000000000000000-00000007.idx"))
-    assert notices.spend() and sorted(disk.files) == ["data/outbox/reserve"]
-    assert notices.spend() and not disk.files and not disk.open_files
-    assert not notices.spend()
-    notices.prepare()
-    disk.fault = lambda number, name: errno.EIO if name == "unlink" else None
-    assert not notices.spend() and sorted(disk.files) == ["data/outbox/reserve"]

@@ -8,6 +8,7 @@ import pytest
 from memory_disk import FaultyDisk, MemoryDisk, PowerCut
 
 from edge.storage import whole
+from edge.storage.disk import Disk
 
 PATH = "data/file"
 
@@ -66,6 +67,13 @@ def test_short_writes_are_written_on():
     disk = FaultyDisk(lambda number, name: "short" if name == "pwrite" and number % 2 else None)
     whole.replace(disk, PATH, bytes(range(200)))
     assert bytes_of(disk) == bytes(range(200))
+
+
+def test_it_is_so_on_the_real_disk_too(tmp_path):
+    path = tmp_path / "file"
+    for data in (b"", b"begun", bytes(range(200)), b""):
+        whole.replace(Disk(), str(path), data)
+        assert path.read_bytes() == data and list(tmp_path.iterdir()) == [path]
 
 
 def test_the_file_can_be_written_on():

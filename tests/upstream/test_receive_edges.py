@@ -12,6 +12,7 @@ import pytest
 
 from edge.books import SCHEMA as LEDGER
 from edge.codec.batches import encode_batch, encode_gap, encode_ledger
+from edge.codec.receiver import Receiver
 from edge.columns._batch import Batch
 from edge.columns.schema import Field, Schema
 from edge.errors import ConfigError, DiskError
@@ -200,6 +201,24 @@ def test_a_state_that_is_none_or_newer_refuses_the_start(receiving, tmp_path, st
     (tmp_path / "rows.jsonl.state").mkdir()
     with pytest.raises(ConfigError, match="not a receiver's state"):
         receiving()
+
+
+def test_a_state_of_an_earlier_run_is_one_to_go_on_with_whoever_wrote_it(receiving, tmp_path):
+    """Version 1, as it stands in files that are out there."""
+    receiver = Receiver()
+    receiver.feed("up/s", message(0, 3))
+    (tmp_path / "rows.jsonl.state").write_bytes(msgpack.packb({"version": 1, "size": 0, "receiver": receiver.dump()}))
+    receive = receiving()
+    receive.put(message(0, 4))
+    receive.turn()
+    assert [line["v"] for line in lines(tmp_path / "rows.jsonl")] == [3] and msgpack.unpackb((tmp_path / "rows.jsonl.state").read_bytes())["version"] == 1
+
+
+def test_names_are_written_in_utf_8_like_what_rows_say(receiving, tmp_path):
+    receive = receiving()
+    receive.put(message(0, 1, Schema("s", (Field("v", "str"),)), lambda s: {"v": "è"}, gateway="gerät"))
+    receive.turn()
+    assert (tmp_path / "rows.jsonl").read_bytes() == '{"gateway":"gerät","stream":"s","epoch":1,"received_ns":42,"sequence":0,"v":"è"}\n'.encode()
 
 
 def test_json_is_written_as_it_came_and_ledgers_are_kept_apart(receiving, tmp_path):
