@@ -356,7 +356,7 @@ def test_only_what_is_lost_before_a_state_is_lost():
     put(outbox, timed, 3, 3, 3, 3)
     state = kept(outbox)
     put(outbox, timed, 3, 3)
-    outbox.log.recovery.lost += [(1, 2), (3, 5), (5, 6)]
+    outbox.log.recovery.lost += [(1, 2), (3, 5), (4, 6)]
     outbox.cut_back(state, {1: 12})
     assert outbox.log.recovery.lost == [(1, 2), (3, 4)]
     outbox.log.truncate(2)               # what was durable is gone

@@ -13,7 +13,7 @@ TESTS = (                            # the quick ones first: a mutant is tried o
     "tests/log/test_power_cut.py", "tests/log/test_log_model.py", "tests/log/test_cipher.py",
     "tests/codec/test_intervals.py", "tests/codec/test_receiver_edges.py", "tests/codec/test_receiver.py",
     "tests/upstream/test_receive_edges.py", "tests/upstream/test_receive.py",
-    "tests/edge/test_outbox.py", "tests/edge/test_notices.py", "tests/edge/test_notices_at_start.py", "tests/edge/test_recovery.py", "tests/edge/test_pipeline_damage.py", "tests/edge/test_outbox_gathers.py", "tests/edge/test_repeats.py",
+    "tests/edge/test_outbox.py", "tests/edge/test_outbox_edges.py", "tests/edge/test_notices.py", "tests/edge/test_notices_at_start.py", "tests/edge/test_recovery.py", "tests/edge/test_pipeline_damage.py", "tests/edge/test_outbox_gathers.py", "tests/edge/test_repeats.py",
     "tests/edge/test_swap.py", "tests/edge/test_fates.py", "tests/edge/test_deferral.py", "tests/edge/test_pipeline_faults.py", "tests/edge/test_pipeline_traps.py",
 )
 CYTHON_TESTS = ("tests/log/test_record.py", "tests/log/test_checkpoint.py", "tests/log/test_checkpoint_edges.py")
