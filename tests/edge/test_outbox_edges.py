@@ -112,6 +112,20 @@ def test_the_very_first_record_is_announced_when_it_alone_went_after_the_state(o
     assert held(outbox, GAP) == [(1, 0, 1)] and outbox.evicted == {1: 1}
 
 
+def test_what_the_state_counts_already_is_not_announced_again():
+    """The notice of it is there still: it goes after the checkpoint."""
+    outbox, timed, _ = made(gathers=False)
+    put(outbox, timed, 1)
+    outbox.log.roll()
+    put(outbox, timed, 1)
+    outbox.writer.sync()
+    assert outbox.log.give_way()
+    outbox.writer.sync()
+    state = kept(outbox)
+    outbox.cut_back(state, {1: 2})
+    assert outbox.log.head == state["head"] and held(outbox, GAP) == [(1, 0, 1)] and outbox.evicted == {1: 1} and outbox.log.notices.events == []
+
+
 def test_only_what_is_announced_is_noted_for_the_next_start():
     outbox, timed, _ = made(gathers=False)
     put(outbox, timed, 3, 2)
