@@ -297,6 +297,11 @@ def test_an_image_that_grows_has_zeros_where_no_page_says_otherwise_and_one_that
     assert store.load() == (b"2", {"a": bytearray((GOOD + bytes(size))[:size])})
 
 
+def test_an_image_has_the_size_that_its_commit_says_whatever_its_pages_have():
+    store = written_by_hand(BASE, (2, 1, [["a", PAGE_BYTES + 5]], [(PAGES, 0, 1, frame([1], b"\1" * PAGE_BYTES))]))
+    assert store.load() == (b"2", {"a": bytearray(GOOD[:PAGE_BYTES] + b"\1" * 5)})
+
+
 def test_images_are_told_apart_by_their_place_in_the_table():
     store = written_by_hand(BASE, (2, 1, [["b", 3], ["a", len(GOOD)]], [(PAGES, 0, 1, frame([0], b"new")), (PAGES, 1, 1, frame([1], b"\1" * PAGE_BYTES))]))
     assert store.load() == (b"2", {"b": bytearray(b"new"), "a": bytearray(GOOD[:PAGE_BYTES] + b"\1" * PAGE_BYTES)})
