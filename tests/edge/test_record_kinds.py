@@ -86,6 +86,10 @@ def test_numbers_that_an_outbox_says_never_come_are_announced(modules):
     world.put(plain(2))
     world.drain()
     assert world.gaps == [("plain", 1, 5)] and sorted(world.of("plain")) == [0, 6]
+    world.pipeline.jump([stream])        # as many numbers as in all logs that there are: a start tells them from rows that are gone
+    world.put(plain(3))
+    world.drain()
+    assert world.gaps[1:] == [("plain", 7, 1 << 30)]
 
 
 # --- reading

@@ -4,13 +4,13 @@ import msgpack
 import pytest
 from memory_disk import MemoryDisk
 from pipeline_world import CONFIG, START, S, World, env, modules, plain, records
-from test_recovery import ONE, run, saved
+from test_recovery import ONE, run, saved, without
 
 from edge.backlog import CLOCK, TICK, Backlog
 from edge.codec.batches import decode_columns
 from edge.columns._batch import Batch
 from edge.recovery import deployed
-from edge.storage.records import BATCH, DEAD, JUMP, read_letter
+from edge.storage.records import BATCH, DEAD, GAP, JUMP, read_letter
 
 __all__ = ["modules"]
 
@@ -113,7 +113,64 @@ def test_one_journal_record_that_is_gone_is_a_loss(modules):
     world.assert_balanced()
 
 
-# --- rules that come and go
+def test_without_a_checkpoint_numbers_of_a_stream_that_no_outbox_has_go_on_as_the_journal_says(modules):
+    world = World(modules, ONE.replace('streams = ["env", ', "streams = [")).start()
+    run(world, 5)
+    for outbox in world.pipeline.outboxes:
+        outbox.write()
+        outbox.writer.sync()
+    run(world, 2, 5)
+    world.disk = world.disk.after_cut(0)
+    without(world, "checkpoints").start()
+    assert (world.recovered.lost, world.recovered.damaged, world.account("env").into) == (True, 0, 6)
+    world.drain()
+    assert len(world.of("once")) == 21 and not world.missing()
+    world.assert_balanced()
+
+
+def test_without_a_checkpoint_what_one_outbox_lacks_and_another_has_is_announced_and_counted_as_gone(modules):
+    world = World(modules, ONE + '[lanes.short]\nstreams = ["env"]\nage = "0s"\n').start()
+    run(world, 3)
+    world.core.outboxes["short"].write()
+    world.core.outboxes["short"].writer.sync()
+    run(world, 2, 3)
+    world.core.outboxes["all"].write()
+    world.core.outboxes["all"].writer.sync()
+    world.disk = world.disk.after_cut(0)
+    without(world, "checkpoints").start()
+    assert world.account("all/env").out["evicted"] == 0 and world.account("short/env").out == {"acknowledged": 0, "dead_lettered": 0, "evicted": 6, "pending": 9}
+    gap = [r for r in records(world.core.outboxes["short"].log) if r.kind == GAP][0]
+    assert (gap.stream, gap.first, gap.count) == (world.stream("env").number, 9, 6)
+    world.assert_balanced()
+
+
+@pytest.mark.parametrize("config, keys", [(ONE, 3), (ONE.replace('key = "device"\n', ""), 0)])
+def test_how_far_event_time_was_comes_back_by_key_unless_the_stream_has_another_key(modules, config, keys):
+    world = World(modules, ONE).start()
+    run(world, 3)
+    again(world, config, crash=False)
+    assert world.recovered.replayed == 0 and len(world.stream("env").watermarks) == keys
+
+
+# --- rules that change, come and go
+
+def test_a_rule_that_was_changed_and_what_is_below_it_take_no_number_that_a_played_record_had(modules):
+    below = '[rules.below]\ninput = "once"\nmodule = "threshold"\nparams = { field = "temp", op = ">", value = 1 }\n[lanes.all]'
+    config = MORE.replace("[lanes.all]", below).replace('streams = ["env", "once", "plain"]', 'streams = ["env", "once", "below", "again", "plain"]')
+    world = World(modules, config).start()
+    run(world, 3)
+    world.checkpoint()
+    run(world, 2, 3)
+    world.drain()
+    assert len(world.of("once")) == len(world.of("below")) == len(world.of("again")) == 15
+    again(world, config.replace('within = "1m"', 'within = "2m"', 1))
+    assert world.recovered.fresh == ("once",)
+    world.drain()
+    world.assert_balanced()
+    assert world.announced().keys() == {"once", "below"} and not world.missing()
+    assert [world.stream(name).next_sequence for name in ("once", "below", "again")] == [15 + JUMP, 15 + JUMP, 15]
+
+
 
 def test_a_rule_that_goes_while_records_are_played_again_jumps_when_it_comes_back_also_after_more_starts(modules):
     """It put something out for these records, under numbers that nobody knows any more."""
