@@ -234,6 +234,7 @@ def test_what_is_evicted_is_counted_and_announced_with_the_position_that_it_stoo
     assert [p for p in payloads if isinstance(p, int)][-1] == outbox.log.evicts_before == outbox.log.tail
     assert [p for p in payloads if p == [outbox.log.tail]], "a gap's gap says that it is one: its rows are counted already"
     assert outbox.on_evict(GAP, 1, 0, 7) == 0 and outbox.on_evict(BATCH, 1, 0, 7) == 7 and outbox.evicted[1] == evicted + 7
+    assert [msgpack.unpackb(r.payload) for r in records(outbox)[-2:]] == [[outbox.log.tail], outbox.log.tail] and outbox.state()["evicted_to"] == {1: evicted}
     row, = outbox.accounts({}, {})
     assert row.out["evicted"] == evicted + 7 and row.difference == 0
 
@@ -356,7 +357,7 @@ def test_only_what_is_lost_before_a_state_is_lost():
     put(outbox, timed, 3, 3, 3, 3)
     state = kept(outbox)
     put(outbox, timed, 3, 3)
-    outbox.log.recovery.lost += [(1, 2), (3, 5), (5, 6)]
+    outbox.log.recovery.lost += [(1, 2), (3, 5), (4, 6)]
     outbox.cut_back(state, {1: 12})
     assert outbox.log.recovery.lost == [(1, 2), (3, 4)]
     outbox.log.truncate(2)               # what was durable is gone

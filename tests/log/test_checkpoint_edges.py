@@ -30,7 +30,7 @@ def commits_of(store):
                 assert r.count <= PAGES_PER_RECORD
                 pages.setdefault(r.first, []).append((r.stream, r.count))
             else:
-                assert r.kind == COMMIT
+                assert (r.kind, r.stream) == (COMMIT, 0)
                 found.append((r.first, msgpack.unpackb(r.payload)[0], r.count, sum(count for _, count in pages.get(r.first, []))))
                 assert r.count == len(pages.get(r.first, []))
         position = records[-1].position + 1
@@ -60,6 +60,32 @@ def test_after_so_many_deltas_or_as_many_bytes_of_them_a_save_is_full():
     for i in range(7):
         store.save(b"%d" % i, {"a": dice.randbytes(5 * PAGE_BYTES)})
     assert [previous for _, previous, *_ in commits_of(store)][-4:] == [0, 4, 5, 0], "deltas as large as a full save are followed by one"
+
+
+def test_a_save_is_full_once_the_deltas_have_more_bytes_than_the_full_one_and_not_before():
+    store = store_of(MemoryDisk())
+    store._pack = lambda view, pages: bytes(view[0])
+    for size in (10, 4, 6, 1, 10):       # bytes that the page of this save takes
+        store.save(b"", {"a": bytes([size])})
+    assert [previous for _, previous, *_ in commits_of(store)] == [0, 1, 2, 3, 0]
+
+
+def test_a_save_reads_nothing_once_it_is_known_what_is_there():
+    disk = MemoryDisk()
+    store = store_of(disk)
+    for _ in range(3):
+        store.save(b"", {"a": b"x"})
+    assert "pread" not in {name for name, _ in disk.trace}
+
+
+def test_after_a_start_the_oldest_state_is_the_full_one_that_the_restored_builds_on():
+    disk, noise = MemoryDisk(), random.Random(1).randbytes(10_000)
+    store = store_of(disk)
+    for i in range(4):
+        store.save(b"%d" % i, {"a": b"%d" % i, "noise": noise})
+    store.close()
+    store = store_of(disk)
+    assert store.load()[0] == b"3" and store.oldest_meta == b"0"
 
 
 def test_the_oldest_state_that_a_load_may_fall_back_to_is_told():
@@ -205,6 +231,48 @@ def test_a_save_that_does_not_follow_ends_what_is_restored(save):
     assert state == ((b"2", {"a": bytearray(1)}) if save[:2] == (2, 0) else (b"1", {"a": bytearray(GOOD)}))
 
 
+@pytest.mark.parametrize("records", [[(9, 0, 1, b"")], [(PAGES, 0, 1, b"nonsense")]], ids=["fewer pages than it tells of", "pages that are none"])
+def test_nothing_behind_a_save_that_does_not_count_is_restored_whatever_it_says_that_it_builds_on(records):
+    store = written_by_hand(BASE, (2, 1, [["a", 1]], records), (3, 1, [["a", 1]], []))
+    assert store.load() == (b"1", {"a": bytearray(GOOD)}) and (store.recovery.number, store.recovery.skipped) == (1, 2)
+
+
+def damaged(store, *positions):
+    """The store as the next start finds it, with these records unreadable."""
+    segment = next(path for path in store.log.disk.files if path.endswith(".seg"))
+    data = bytearray(store.log.disk.files[segment].data)
+    for r in store.log.read(0, 1 << 30):
+        if r.position in positions:
+            data[r.offset + 20] ^= 1
+    return store_of(MemoryDisk({segment: bytes(data)}))
+
+
+def odd_record(store, number):
+    store.log.append(9, 0, number, 0, b"of a later version")
+    store.log.sync()
+
+
+def test_what_is_lost_behind_the_restored_state_counts_as_a_save_and_what_is_lost_in_front_of_its_commit_does_not():
+    store = written_by_hand(BASE, (2, 1, [["a", len(GOOD)]], []))
+    odd_record(store, 1)
+    store = damaged(store, 2)            # a COMMIT without pages
+    assert store.load()[0] == b"1" and store.recovery.skipped == 1
+    store = written_by_hand(BASE)
+    odd_record(store, 2)
+    store.log.append(COMMIT, 0, 3, 0, msgpack.packb([1, [["a", len(GOOD)]], b"3"]))
+    store.log.sync()
+    store = damaged(store, 2)
+    assert store.load()[0] == b"3" and store.recovery.skipped == 0
+
+
+def test_a_save_of_which_nothing_can_be_read_keeps_its_number():
+    store = written_by_hand(BASE, (2, 1, [["a", len(GOOD)]], []))
+    odd_record(store, 1)
+    store = damaged(store, 2)
+    store.save(b"next", {})
+    assert commits_of(store)[-1][0] > 2
+
+
 def test_records_of_a_kind_that_is_not_known_are_passed_over():
     store = written_by_hand(BASE)
     store.log.append(9, 0, 1, 0, b"of a later version")
@@ -227,6 +295,11 @@ def test_pages_of_a_save_that_did_not_end_belong_to_no_other():
 def test_an_image_that_grows_has_zeros_where_no_page_says_otherwise_and_one_that_shrinks_is_cut(size):
     store = written_by_hand(BASE, (2, 1, [["a", size]], []))
     assert store.load() == (b"2", {"a": bytearray((GOOD + bytes(size))[:size])})
+
+
+def test_an_image_has_the_size_that_its_commit_says_whatever_its_pages_have():
+    store = written_by_hand(BASE, (2, 1, [["a", PAGE_BYTES + 5]], [(PAGES, 0, 1, frame([1], b"\1" * PAGE_BYTES))]))
+    assert store.load() == (b"2", {"a": bytearray(GOOD[:PAGE_BYTES] + b"\1" * 5)})
 
 
 def test_images_are_told_apart_by_their_place_in_the_table():

@@ -145,6 +145,9 @@ def put_in(path, source, changed):
     exchange(running, before, after, set_global)
     for name, value in before.items():
         if isinstance(value, type) and value.__module__ == before["__name__"]:
+            if defaults(value) != defaults(after[name]):
+                set_class(running[name], after[name])
+                continue
             exchange(vars(running[name]), vars(value), vars(after[name]), lambda attribute, old, new, owner=running[name]: setattr(owner, attribute, new))
 
 
@@ -174,6 +177,18 @@ def set_global(name, old, new):
     """Everywhere, as `from module import NAME` copies it."""
     for module in list(sys.modules.values()):
         if type(held := getattr(module, "__dict__", {}).get(name)) is type(old) and held == old and module.__name__.partition(".")[0] in ("edge", "gateway"):
+            setattr(module, name, new)
+
+
+def defaults(value) -> list:
+    """Of a Struct's fields, but for what each Struct makes anew."""
+    return [d for d in getattr(value, "__struct_defaults__", ()) if isinstance(d, (int, float, str, bytes, tuple, type(None)))]
+
+
+def set_class(old, new):
+    """Everywhere, in the tests too: the defaults of a Struct's class cannot be changed."""
+    for module in list(sys.modules.values()):
+        for name in [name for name, held in getattr(module, "__dict__", {}).items() if held is old]:
             setattr(module, name, new)
 
 

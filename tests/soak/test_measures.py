@@ -70,6 +70,24 @@ def test_a_mutant_is_put_into_what_runs_and_into_what_was_imported_from_it():
     assert edge.codec.intervals.Intervals([(1, 3)]).total == 2
 
 
+def test_a_mutant_in_a_default_of_a_struct_is_put_in(monkeypatch):
+    import types
+
+    import edge.recovery
+
+    path, source = "edge/recovery.py", (ROOT / "edge/recovery.py").read_text()
+    module = types.ModuleType("edge.recovery")
+    exec(compile(source, path, "exec"), vars(module))
+    user = types.ModuleType("user")
+    user.Recovered = module.Recovered
+    monkeypatch.setitem(mutants_run.sys.modules, "edge.recovery", module)
+    monkeypatch.setitem(mutants_run.sys.modules, "user", user)
+    mutants_run.put_in(path, source, source.replace("FAILED_MAX = 20", "FAILED_MAX = 7"))
+    assert user.Recovered is module.Recovered and module.Recovered().replayed == 0
+    mutants_run.put_in(path, source, source.replace("replayed: int = 0", "replayed: int = 7"))
+    assert user.Recovered().replayed == module.Recovered().replayed == 7 and edge.recovery.Recovered().replayed == 0
+
+
 def test_the_page_says_what_was_measured(monkeypatch):
     line = {"seed": 1, "first": 0, "count": 10, "code": "a", "commit": "c0ffee", "when": "2026-11-25T12:00Z"}
     monkeypatch.setattr(soak, "results", lambda: [
