@@ -29,10 +29,14 @@ class Notices:
         void = []
         for name in sorted(n for n in disk.listdir(directory) if n.endswith(GONE)):
             segment = parse_name(name.removesuffix(GONE) + ".seg")
-            if segment is None or segment.name in held or not self._read(segment):
-                void.append(name)
-            else:
+            try:
+                said = segment is not None and segment.name not in held and self._read(segment)
+            except OSError:
+                continue                         # it stays: a later start may read what it says
+            if said:
                 self._left.append(segment)
+            else:
+                void.append(name)
         self._forget(void)
         self.prepare()
 
@@ -141,11 +145,9 @@ class Notices:
         return done
 
     def _read(self, segment: Segment) -> bool:
+        """Whether it says something. Raises OSError."""
+        fd = self._disk.open(f"{self._directory}/{segment.name}{GONE}")
         try:
-            fd = self._disk.open(f"{self._directory}/{segment.name}{GONE}")
-            try:
-                return segment.load_index(read_at(self._disk, fd, self._disk.size(fd), 0), 1 << 64)
-            finally:
-                self._disk.close(fd)
-        except OSError:
-            return False
+            return segment.load_index(read_at(self._disk, fd, self._disk.size(fd), 0), 1 << 64)
+        finally:
+            self._disk.close(fd)

@@ -137,14 +137,18 @@ def test_the_reserve_is_a_block_of_its_own_taken_once_and_none_where_nothing_is_
     assert f"{D}/reserve" in disk.after_cut(0).files
 
 
-@pytest.mark.parametrize("operation", ["open", "pread"])
-def test_a_notice_that_cannot_be_read_goes_and_is_asked_for_nothing(operation):
-    """It says nothing, so it is not kept either."""
+@pytest.mark.parametrize("operation,number,stays", [("open", errno.EIO, True), ("open", errno.EMFILE, True), ("pread", errno.ENOMEM, True), ("pread", errno.EIO, False)])
+def test_a_notice_that_cannot_be_read_now_stays_for_a_later_start(operation, number, stays):
+    """A bad sector is read as damage, here as in all files: it says nothing any more."""
     disk = MemoryDisk()
     Notices(disk, D, []).leave(Segment(1, 0, 7), 3, [(BATCH, 1, 0, 3)])
     files = {path: bytes(disk.files[path].data) for path in gone(disk)}
-    reading = FaultyDisk(lambda number, name: errno.EIO if name == operation else None, files)
-    assert files and not Notices(reading, D, []).events and not gone(reading)
+    reading = FaultyDisk(lambda _, name: number if name == operation else None, files)
+    first = Notices(reading, D, [])
+    first.close()
+    assert files and not first.events and not reading.open_files
+    reading.fault = lambda _, name: None
+    assert Notices(reading, D, []).events == [(BATCH, 1, 0, 3, 3)] * stays
 
 
 def test_of_several_indexes_the_oldest_gives_way():

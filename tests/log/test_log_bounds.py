@@ -91,15 +91,6 @@ def test_a_mebibyte_of_records_waits_in_ram_and_no_more():
     assert (log.syncs, log.durable, log.head) == (1, 16, 17)
 
 
-def test_files_are_allocated_in_segments_of_8_mib_unless_a_log_is_told_otherwise():
-    """As docs/performance.md says."""
-    disk = MemoryDisk()
-    log = Log(disk, DIRECTORY, quota_bytes_max=1 << 30)
-    put(log, 50)
-    log.sync()
-    assert [len(data) for data in files_of(disk).values()] == [8 << 20]
-
-
 # --- what is written
 
 @pytest.mark.parametrize("drawn", [bytes(4), bytes((1, 0, 3, 255)), bytes((1, 2, 3, 4))])
