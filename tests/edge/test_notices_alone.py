@@ -137,6 +137,16 @@ def test_the_reserve_is_a_block_of_its_own_taken_once_and_none_where_nothing_is_
     assert f"{D}/reserve" in disk.after_cut(0).files
 
 
+def test_what_cannot_be_opened_hides_no_other_notice():
+    disk = MemoryDisk()
+    for serial in (1, 2):
+        Notices(disk, D, []).leave(Segment(serial, 0, 7), 3 * serial, [(BATCH, serial, 0, 3)])
+    files = {path: bytes(disk.files[path].data) for path in gone(disk)}
+    refused = iter([errno.EMFILE])
+    reading = FaultyDisk(lambda _, name: next(refused, None) if name == "open" else None, files)
+    assert len(files) == 2 and Notices(reading, D, []).events == [(BATCH, 2, 0, 3, 6)] and set(files) <= set(gone(reading))
+
+
 @pytest.mark.parametrize("operation,number,stays", [("open", errno.EIO, True), ("open", errno.EMFILE, True), ("pread", errno.ENOMEM, True), ("pread", errno.EIO, False)])
 def test_a_notice_that_cannot_be_read_now_stays_for_a_later_start(operation, number, stays):
     """A bad sector is read as damage, here as in all files: it says nothing any more."""

@@ -280,6 +280,20 @@ def test_all_that_a_broker_had_under_way_comes_again_and_is_counted_once(modules
     world.assert_balanced()
 
 
+def test_a_stream_that_declares_no_id_any_more_starts_and_takes_all(modules):
+    world = World(modules, CONFIG, MemoryDisk()).start()
+    event = b"ids/x", b'{"device": "d", "id": "1"}'
+    assert world.put(event) and world.put(event)
+    world.checkpoint()
+    world.config = CONFIG.replace('id = "id"\nids_max = 8\n', "")
+    world.crash()
+    assert world.put(event)
+    world.reconnect()
+    world.drain()
+    assert len(world.of("ids")) == 2 and world.account("ids").out["duplicates"] == 1
+    world.assert_balanced()
+
+
 def _event(name, row):
     return f"{name}/x".encode(), json.dumps(row).encode()
 
