@@ -127,7 +127,7 @@ cdef class Intake:
         cdef uint32_t i = self.topics.intern(topic, <uint32_t>len(topic))
         return i != NO_TOPIC and self.put(i, payload, <uint32_t>len(payload), packet_id, flags)
 
-    def resent_rows(self, int32_t stream, rejected=()):
+    def resent_rows(self, int32_t stream, rejected):
         """Which rows of the stream's batch came with MQTT's DUP flag: a bitmap, the first row its lowest bit, or None where none did. rejected: the decoder's list."""
         if not self.resent:
             return None

@@ -29,14 +29,10 @@ class Notices:
         void = []
         for name in sorted(n for n in disk.listdir(directory) if n.endswith(GONE)):
             segment = parse_name(name.removesuffix(GONE) + ".seg")
-            try:
-                said = segment is not None and segment.name not in held and self._read(segment)
-            except OSError:
-                continue                         # it stays: a later start may read what it says
-            if said:
-                self._left.append(segment)
-            else:
+            if segment is None or segment.name in held or not self._read(segment):
                 void.append(name)
+            else:
+                self._left.append(segment)
         self._forget(void)
         self.prepare()
 
@@ -145,9 +141,11 @@ class Notices:
         return done
 
     def _read(self, segment: Segment) -> bool:
-        """Whether it says something. Raises OSError."""
-        fd = self._disk.open(f"{self._directory}/{segment.name}{GONE}")
         try:
-            return segment.load_index(read_at(self._disk, fd, self._disk.size(fd), 0), 1 << 64)
-        finally:
-            self._disk.close(fd)
+            fd = self._disk.open(f"{self._directory}/{segment.name}{GONE}")
+            try:
+                return segment.load_index(read_at(self._disk, fd, self._disk.size(fd), 0), 1 << 64)
+            finally:
+                self._disk.close(fd)
+        except OSError:
+            return False

@@ -66,6 +66,18 @@ def kept(outbox):
     return msgpack.unpackb(msgpack.packb(outbox.state()), strict_map_key=False)
 
 
+def left_behind():
+    """(outbox, a state of then): two records stood there then, one came since, and those two went."""
+    outbox, timed, _ = made(gathers=False)
+    put(outbox, timed, 3, 2)
+    state = kept(outbox)
+    outbox.log.roll()
+    put(outbox, timed, 2)
+    outbox.writer.sync()
+    outbox.log.drop_before(2)
+    return outbox, state
+
+
 def test_rows_gather_while_nobody_reads_and_are_written_together():
     outbox, timed, plain = made()
     put(outbox, timed, 3, 4)
@@ -253,13 +265,7 @@ def test_cut_back_it_is_as_it_was_but_for_what_was_evicted_since():
 
 
 def test_cut_back_gaps_of_rows_that_are_numbered_anew_are_forgotten():
-    outbox, timed, _ = made(gathers=False)
-    put(outbox, timed, 3, 2)
-    state = kept(outbox)
-    outbox.log.roll()
-    put(outbox, timed, 2)
-    outbox.writer.sync()
-    outbox.log.drop_before(2)
+    outbox, state = left_behind()
     for number, first, count in ((1, 3, 4), (1, 5, 2), (1, 6, 1), (9, 0, 2)):
         outbox.writer.append(GAP, number, first, count, msgpack.packb(2))
     outbox.writer.append(GAP, 1, 0, 1, b"")

@@ -3,7 +3,7 @@
 import msgpack
 import pytest
 from memory_disk import MemoryDisk
-from test_outbox import TIMED, Stream, held, kept, made, put, records
+from test_outbox import TIMED, Stream, held, kept, left_behind, made, put, records
 
 import edge.outbox
 from edge.columns._batch import Batch
@@ -127,13 +127,7 @@ def test_what_the_state_counts_already_is_not_announced_again():
 
 
 def test_only_what_is_announced_is_noted_for_the_next_start():
-    outbox, timed, _ = made(gathers=False)
-    put(outbox, timed, 3, 2)
-    state = kept(outbox)
-    outbox.log.roll()
-    put(outbox, timed, 2)
-    outbox.writer.sync()
-    outbox.log.drop_before(2)
+    outbox, state = left_behind()
     for number, first, count, before in ((1, 3, 2, 2), (9, 0, 2, 2), (1, 0, 1, 9)):       # a stream that has no number yet; a segment that is there
         outbox.writer.append(GAP, number, first, count, msgpack.packb(before))
     outbox.cut_back(state, {1: 5})

@@ -7,7 +7,7 @@ import time
 
 import pytest
 from gateway import client
-from gateway.forward import upstream
+from gateway.forward import lane, track, upstream
 from gateway.reactor import Reactor
 
 from fake_server import FakeServer
@@ -208,8 +208,10 @@ def test_absent_server_costs_little_and_nothing_is_encoded(reactor):
     again.close()
 
 
-def test_alerts_overtake_a_bulk_drain(reactor):
+def test_alerts_overtake_a_bulk_drain(reactor, monkeypatch):
     order = []
+    for module in (upstream, lane, track):
+        monkeypatch.setattr(module, "perf_counter", lambda: 0.0)         # a turn's budget does not run out because the processor was taken away
 
     def slow(connection, mid, topic, payload, retain):
         order.append(topic)
@@ -225,7 +227,7 @@ def test_alerts_overtake_a_bulk_drain(reactor):
     for i in range(20):
         before = len(order)
         alerts.put(1)
-        run(reactor, lambda: alerts.lane.in_flight or not alerts.lane.rows_waiting)        # at once, unless the processor was taken away; whatever bulk is in flight
+        assert alerts.lane.in_flight >= 1        # it is on the wire, whatever bulk is in flight
         run(reactor, lambda: alerts.lane.rows_waiting == 0)
         assert any("alerts" in topic for topic in order[before:before + 6])
     assert bulk.lane.rows_waiting > 0
