@@ -11,7 +11,7 @@ import zstandard
 
 from edge.codec._json_rows import json_rows
 from edge.codec._payload import Malformed, batch_of, batch_of_columns, columns_of, memory_of, payload_of, text_size
-from edge.codec.context import CONTEXT, FIELDS_MAX, VERSION, Context, read_schema, read_version
+from edge.codec.context import CONTEXT, FIELDS_MAX, Context, read_schema, read_version
 from edge.codec.wire import Reader, unwrap, wrap
 from edge.errors import DiskError, UpstreamError
 
@@ -21,6 +21,7 @@ __all__ = [
 ]  # fmt: skip
 
 BATCH, ROW, GAP, LEDGER = 1, 3, 4, 5       # and CONTEXT, 2
+VERSION = 1                                # of a batch message
 PLAIN, COMPRESSED = 1, 2                   # first byte of a journal payload
 COMPRESS_BYTES_MIN = 1024
 PAYLOAD_BYTES_MAX = 256 << 20              # of memory for a batch from disk: larger than any the daemon can hold
@@ -107,7 +108,7 @@ def decode_message(payload, contexts=None, *, bytes_max: int = MESSAGE_BYTES_MAX
     data = unwrap(payload, bytes_max)
     reader = Reader(data)
     count = reader.array(FIELDS_MAX + 3)
-    kind = reader.integer(1, 0xFFFF)
+    kind = reader.integer(1, 0xFFFFFFFF)
     if kind >= 16:
         return _row(reader, count, kind, contexts)
     if kind not in _KINDS or count != _KINDS[kind][0]:
@@ -134,7 +135,7 @@ def _row(reader, count, number, contexts):
 
 
 def _batch(reader, budget, rows_max):
-    read_version(reader)
+    read_version(reader, (VERSION,))
     gateway, epoch, schema = reader.text(), reader.integer(), read_schema(reader)
     first, count, received, clock = reader.integer(), reader.integer(0, rows_max), reader.integer(I64_MIN, I64_MAX), reader.integer(0, 2)
     try:

@@ -4,8 +4,8 @@ A context gives each integer and time column a base, each time column a unit, ea
 strings their index in one table. Whatever a context lacks still goes, only longer: strings inline, other doubles as float 64,
 and a row that can't be said at all as a batch message. Exactness is checked when a row is written.
 
-A context is named by 16 bits of its content's CRC-32 (16 .. 65535; lower ones are message kinds), so
-that a restarted gateway needs to remember nothing.
+A context is named by its content's CRC-32 (from 16 on; lower numbers are message kinds), so that a restarted gateway needs to
+remember nothing. Version 1 had 16 bits of it: too few, as a row whose context got lost was read by another of the same name.
 """
 
 import zlib
@@ -17,7 +17,8 @@ from edge.columns._batch import Batch
 from edge.columns.schema import Schema
 from edge.errors import UpstreamError
 
-VERSION = 1
+VERSION = 2
+NUMBERS = {1: 1 << 16, VERSION: 1 << 32}         # by version: numbers are below
 CONTEXT = 2
 STRINGS_MAX = 4096
 STRING_BYTES_MAX = 255           # longer ones are not tabled
@@ -53,13 +54,13 @@ class Context:
         return b"".join(map(msgpack.packb, (*head, self.columns, self.strings)))
 
     def encode(self) -> bytes:
-        """The message: [2, 1, gateway, epoch, schema, sequence, received, clock, columns, strings], in a zstd frame if smaller."""
+        """The message: [2, 2, gateway, epoch, schema, sequence, received, clock, columns, strings], in a zstd frame if smaller."""
         return wrap(b"\x9a" + bytes((CONTEXT, VERSION)) + self._content())
 
     @classmethod
     def read(cls, reader: Reader) -> "Context":
         """Reads a message from after its kind. Raises UpstreamError."""
-        read_version(reader)
+        version = read_version(reader, NUMBERS)
         start = reader.at
         gateway, epoch, schema = reader.text(), reader.integer(), read_schema(reader)
         sequence, received, clock = reader.integer(), reader.integer(I64_MIN, I64_MAX), reader.integer(0, 2)
@@ -73,7 +74,7 @@ class Context:
             columns.append((reader.integer(I64_MIN, I64_MAX), reader.integer(0, exponent_max)))
         strings = [reader.text(STRING_BYTES_MAX) for _ in range(reader.array(STRINGS_MAX))]
         context = cls(gateway, epoch, schema, sequence, received, clock, columns, strings)
-        context.number = number_of(reader.data[start : reader.at])     # another encoder's bytes may differ from ours
+        context.number = number_of(reader.data[start : reader.at], version)        # another encoder's bytes may differ from ours
         return context
 
     def read_row(self, reader: Reader) -> Batch:
@@ -110,16 +111,17 @@ class Context:
         raise UpstreamError(f"a row of {self.schema.stream} has {value!r} for {field.name}, which is {kind}")
 
 
-def number_of(content) -> int:
+def number_of(content, version=VERSION) -> int:
     """The number of the context with this content: its bytes after the version."""
-    return 16 + zlib.crc32(content) % (0x10000 - 16)
+    return 16 + zlib.crc32(content) % (NUMBERS[version] - 16)
 
 
-def read_version(reader: Reader):
-    """Raises UpstreamError if it is not ours."""
+def read_version(reader: Reader, known) -> int:
+    """Raises UpstreamError if it is none that is known."""
     version = reader.integer()
-    if version != VERSION:
-        raise UpstreamError(f"a message has format version {version}; this receiver knows {VERSION}: update it")
+    if version not in known:
+        raise UpstreamError(f"a message has format version {version}; this receiver knows {max(known)}: update it")
+    return version
 
 
 def read_schema(reader: Reader) -> Schema:

@@ -39,7 +39,7 @@ def test_the_row_of_the_format_page():
 
     schema = Schema("s", (Field("device", "str"), Field("ts", "time"), Field("temp", "f64")), key="device", time="ts")
     context = Context("g", 1, schema, 1000, 0, 0, [(0, 0), (1_700_000_000_000_000_000, 2), (0, 2)], [f"dev-{i + 10:03}" for i in range(9)])
-    row = bytes.fromhex(re.search(r"\n(95  cd 4e 21 .*)\n", PAGE)[1])
-    message = decode_message(row, {20001: context})
+    row = bytes.fromhex(re.search(r"\n(95  ce 77 35 94 01 .*)\n", PAGE)[1])
+    message = decode_message(row, {2000000001: context})
     assert message.first == 1005
     assert message.batch.rows() == [{"device": "dev-017", "ts": 1_700_000_123_456_000_000, "temp": 31.25}]

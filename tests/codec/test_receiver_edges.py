@@ -9,6 +9,7 @@ from test_receiver import SCHEMA, message, sequences
 import edge.codec.receiver
 from edge.books import SCHEMA as LEDGER
 from edge.codec.batches import encode_batch, encode_gap, encode_ledger
+from edge.codec.context import Context, number_of
 from edge.codec.receiver import Receiver
 from edge.codec.rows import RowEncoder
 from edge.columns._batch import Batch
@@ -52,6 +53,35 @@ def test_of_a_topics_contexts_the_oldest_is_forgotten_and_its_rows_are_refused(m
         with pytest.raises(UpstreamError, match="context"):
             kept.feed("up/hot/rows", made[1][1])
         assert sequences(kept.feed("up/hot/rows", made[0][1])) == [100] and sequences(kept.feed("up/hot/rows", made[2][1])) == [102]
+
+
+def hot_context(base, table):
+    return Context("g", 7, Schema("hot", (Field("d", "str"), Field("v", "f64")), key="d"), base, 10**18, 0, [(0, 0), (0, 1)], table)
+
+
+def test_a_row_whose_context_got_lost_is_read_by_no_other():
+    """Of 3,000 contexts of a stream, those whose names had been the same in 16 bits."""
+    named = {}
+    for made in (hot_context(base, [f"device-{base % 50}"]) for base in range(3000)):
+        named.setdefault(number_of(made._content(), version=1), []).append(made)
+    alike = [contexts for contexts in named.values() if len(contexts) > 1]
+    assert len(alike) > 20 and len({made.number for contexts in named.values() for made in contexts}) == 3000
+    for one, other, *_ in alike:
+        receiver = Receiver()
+        receiver.feed("up/hot/context", one.encode())
+        row = [1, 5, 0, 215]
+        with pytest.raises(UpstreamError, match=f"context {other.number}, which has not arrived"):
+            receiver.feed("up/hot/row", msgpack.packb([other.number, *row]))
+        assert receiver.feed("up/hot/row", msgpack.packb([one.number, *row])).batch.rows() == [{"d": one.strings[0], "v": 21.5}]
+
+
+def test_contexts_of_gateways_of_before_are_read_under_the_names_that_they_gave():
+    receiver, made = Receiver(), hot_context(100, ["a"])
+    receiver.feed("up/hot/context", b"\x9a\x02\x01" + made._content())
+    for kept in (receiver, Receiver(receiver.dump())):
+        assert sequences(kept.feed("up/hot/row", msgpack.packb([number_of(made._content(), version=1), 1, 5, 0, 215]))) == [101]
+    with pytest.raises(UpstreamError, match="format version 3; this receiver knows 2: update it"):
+        receiver.feed("up/hot/context", b"\x9a\x02\x03" + made._content())
 
 
 def test_of_topics_the_oldest_is_forgotten(monkeypatch):
